@@ -1,0 +1,317 @@
+//! The CPU executor: interprets a graph node by node with each op's reference.
+//!
+//! In `f64` it judges every gradient; in `f32` it also is what runs where there is no GPU, and then fast kernels
+//! (`cpu::fast`) stand in for the readable loops of convolution, linear layers and pooling.
+
+use std::sync::Arc;
+
+use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
+use crate::graph::{Graph, NodeId, Source};
+use crate::ops::{Array, Eval, View};
+use crate::real::Real;
+use crate::shape::{DType, Spec};
+use crate::store::{ParamStore, VarId};
+use crate::tensor::{Data, Tensor};
+
+pub mod fast;
+
+/// Interprets graphs in the number type `T`.
+#[derive(Debug)]
+pub struct Executor<T: Real> {
+    fast: bool,
+    vars: Vec<Array<T>>,
+    var_specs: Vec<Spec>,
+    programs: Vec<Option<Compiled<T>>>,
+}
+
+/// A graph with the moments at which its values may be forgotten.
+#[derive(Debug)]
+struct Compiled<T> {
+    graph: Arc<Graph>,
+    /// Nodes to run, in order.
+    order: Vec<NodeId>,
+    /// Which node owns the memory of a node: itself, or what it is a view of.
+    owner: Vec<NodeId>,
+    /// For each step of `order`: the owners that nothing reads afterwards.
+    dead: Vec<Vec<NodeId>>,
+    values: Vec<Option<Array<T>>>,
+    /// Memory of forgotten values, for the next ones of the same size.
+    pool: Vec<Array<T>>,
+}
+
+impl<T: Real> Executor<T> {
+    /// The judge: readable references only.
+    #[must_use]
+    pub fn reference() -> Self {
+        Self {
+            fast: false,
+            vars: Vec::new(),
+            var_specs: Vec::new(),
+            programs: Vec::new(),
+        }
+    }
+
+    /// Fast kernels where they exist (in `f32`), references elsewhere.
+    #[must_use]
+    pub fn fast() -> Self {
+        Self {
+            fast: true,
+            ..Self::reference()
+        }
+    }
+
+    fn program(&self, p: Program) -> &Compiled<T> {
+        self.programs[p.0]
+            .as_ref()
+            .expect("a released program is not used")
+    }
+
+    fn import(tensor: &Tensor) -> Array<T> {
+        match tensor.data() {
+            Data::F32(v) => Array::Float(v.iter().map(|&x| T::of(f64::from(x))).collect()),
+            Data::F64(v) => Array::Float(v.iter().map(|&x| T::of(x)).collect()),
+            Data::U32(v) => Array::U32(v.clone()),
+            Data::U8(v) => Array::U8(v.clone()),
+        }
+    }
+
+    fn export(spec: &Spec, view: View<'_, T>) -> Tensor {
+        let data = match view {
+            View::Float(v) => match T::as_f32(v) {
+                Some(v) => Data::F32(v.to_vec()),
+                None => Data::F64(v.iter().map(|x| x.f64()).collect()),
+            },
+            View::U32(v) => Data::U32(v.to_vec()),
+            View::U8(v) => Data::U8(v.to_vec()),
+        };
+        Tensor::new(spec.shape.clone(), data).expect("a value fills its shape")
+    }
+}
+
+impl<T: Real> Compiled<T> {
+    fn new(graph: &Arc<Graph>, roots: &[NodeId]) -> Self {
+        let live = graph.live(roots);
+        let order: Vec<NodeId> = graph.ids().filter(|id| live[id.index()]).collect();
+        let mut owner: Vec<NodeId> = graph.ids().collect();
+        for id in graph.ids() {
+            let node = graph.node(id);
+            if node.op().is_some_and(|op| op.is_view()) {
+                owner[id.index()] = owner[node.inputs()[0].index()];
+            }
+        }
+        let mut last: Vec<usize> = vec![0; graph.nodes().len()];
+        for (step, id) in order.iter().enumerate() {
+            last[owner[id.index()].index()] = step;
+            for input in graph.node(*id).inputs() {
+                last[owner[input.index()].index()] = step;
+            }
+        }
+        for root in roots {
+            last[owner[root.index()].index()] = usize::MAX;
+        }
+        let mut dead = vec![Vec::new(); order.len()];
+        for id in &order {
+            let computed = graph.node(*id).op().is_some();
+            let step = last[id.index()];
+            if owner[id.index()] == *id && computed && step != usize::MAX {
+                dead[step].push(*id);
+            }
+        }
+        let values = vec![None; graph.nodes().len()];
+        Self {
+            graph: Arc::clone(graph),
+            order,
+            owner,
+            dead,
+            values,
+            pool: Vec::new(),
+        }
+    }
+
+    fn allocate(&mut self, spec: &Spec) -> Array<T> {
+        let n = spec.numel();
+        let fits = |a: &Array<T>| match a {
+            Array::Float(v) => spec.dtype == DType::Float && v.len() == n,
+            Array::U32(v) => spec.dtype == DType::U32 && v.len() == n,
+            Array::U8(v) => spec.dtype == DType::U8 && v.len() == n,
+        };
+        match self.pool.iter().position(fits) {
+            Some(i) => self.pool.swap_remove(i),
+            None => Array::zeros(spec),
+        }
+    }
+}
+
+/// The memory behind a node, as the kernel of another node reads it.
+fn view<'a, T: Real>(
+    graph: &Graph,
+    owner: &[NodeId],
+    values: &'a [Option<Array<T>>],
+    vars: &'a [Array<T>],
+    id: NodeId,
+) -> Option<View<'a, T>> {
+    let len = graph.spec(id).numel();
+    let id = owner[id.index()];
+    match &graph.node(id).source {
+        Source::Var(v) => Some(vars[v.var.index()].view(v.offset, len)),
+        _ => values[id.index()].as_ref().map(|a| a.view(0, len)),
+    }
+}
+
+impl<T: Real> ExecutorTrait for Executor<T> {
+    fn describe(&self) -> String {
+        let threads = rayon::current_num_threads();
+        let kind = if self.fast {
+            "CPU executor"
+        } else {
+            "CPU reference"
+        };
+        let bits = if T::as_f32(&[]).is_some() { 32 } else { 64 };
+        format!("{kind} (f{bits}, {threads} threads)")
+    }
+
+    fn load(&mut self, store: &ParamStore) -> Result<(), ExecError> {
+        self.programs.clear();
+        self.var_specs = store.vars().iter().map(|v| v.spec.clone()).collect();
+        self.vars = (0..store.vars().len() as u32)
+            .map(|i| match store.initial(VarId(i)) {
+                Some(tensor) => Self::import(&tensor),
+                None => Array::zeros(&store.vars()[i as usize].spec),
+            })
+            .collect();
+        Ok(())
+    }
+
+    fn compile(&mut self, graph: &Arc<Graph>, roots: &[NodeId]) -> Result<Program, ExecError> {
+        self.programs.push(Some(Compiled::new(graph, roots)));
+        Ok(Program(self.programs.len() - 1))
+    }
+
+    fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError> {
+        let p = self.programs[program.0]
+            .as_mut()
+            .expect("a released program is not used");
+        if *p.graph.spec(input) != value.spec() {
+            let (node, expected) = (p.graph.describe(input), p.graph.spec(input).clone());
+            return Err(ExecError::Input {
+                node,
+                expected,
+                got: value.spec(),
+            });
+        }
+        p.values[input.index()] = Some(Self::import(value));
+        Ok(())
+    }
+
+    fn run(&mut self, program: Program) -> Result<(), ExecError> {
+        let p = self.programs[program.0]
+            .as_mut()
+            .expect("a released program is not used");
+        let graph = Arc::clone(&p.graph);
+        for step in 0..p.order.len() {
+            let id = p.order[step];
+            let node = graph.node(id);
+            match &node.source {
+                Source::Input if p.values[id.index()].is_none() => {
+                    // An input that was never written is zero, on the GPU too.
+                    p.values[id.index()] = Some(Array::zeros(&node.spec));
+                }
+                Source::Op { op, inputs } if !op.is_view() => {
+                    let mut out = p.values[id.index()]
+                        .take()
+                        .unwrap_or_else(|| p.allocate(&node.spec));
+                    let updates = op.updates();
+                    let mut state: Vec<Vec<T>> = Vec::with_capacity(updates.len());
+                    for u in &updates {
+                        let Array::Float(v) = &mut self.vars[u.var.index()] else {
+                            return Err(ExecError::Device(format!(
+                                "{} updates a variable of integers",
+                                op.name()
+                            )));
+                        };
+                        let whole = u.offset == 0 && u.spec.numel() == v.len();
+                        let range = u.offset..u.offset + u.spec.numel();
+                        state.push(if whole {
+                            std::mem::take(v)
+                        } else {
+                            v[range].to_vec()
+                        });
+                    }
+                    let views: Vec<View<'_, T>> = inputs
+                        .iter()
+                        .map(|&i| view(&graph, &p.owner, &p.values, &self.vars, i))
+                        .collect::<Option<_>>()
+                        .ok_or_else(|| ExecError::NotKept(graph.describe(id)))?;
+                    let specs: Vec<&Spec> = inputs.iter().map(|&i| graph.spec(i)).collect();
+                    T::run(
+                        op.as_ref(),
+                        &mut Eval {
+                            inputs: &views,
+                            specs: &specs,
+                            out_spec: &node.spec,
+                            out: &mut out,
+                            state: &mut state,
+                            fast: self.fast,
+                        },
+                    );
+                    for (u, new) in updates.iter().zip(state) {
+                        if let Array::Float(v) = &mut self.vars[u.var.index()] {
+                            if v.is_empty() {
+                                *v = new;
+                            } else {
+                                v[u.offset..u.offset + new.len()].copy_from_slice(&new);
+                            }
+                        }
+                    }
+                    p.values[id.index()] = Some(out);
+                }
+                _ => {}
+            }
+            for id in &p.dead[step] {
+                if let Some(array) = p.values[id.index()].take() {
+                    p.pool.push(array);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, program: Program, node: NodeId) -> Result<Tensor, ExecError> {
+        let p = self.program(program);
+        let view = view(&p.graph, &p.owner, &p.values, &self.vars, node);
+        match view {
+            Some(view) => Ok(Self::export(p.graph.spec(node), view)),
+            None => Err(ExecError::NotKept(p.graph.describe(node))),
+        }
+    }
+
+    fn read_var(&mut self, var: VarId) -> Result<Tensor, ExecError> {
+        let spec = &self.var_specs[var.index()];
+        Ok(Self::export(
+            spec,
+            self.vars[var.index()].view(0, spec.numel()),
+        ))
+    }
+
+    fn write_var(&mut self, var: VarId, value: &Tensor) -> Result<(), ExecError> {
+        let expected = &self.var_specs[var.index()];
+        if *expected != value.spec() {
+            let node = format!("variable {}", var.index());
+            return Err(ExecError::Input {
+                node,
+                expected: expected.clone(),
+                got: value.spec(),
+            });
+        }
+        self.vars[var.index()] = Self::import(value);
+        Ok(())
+    }
+
+    fn release(&mut self, program: Program) {
+        self.programs[program.0] = None;
+    }
+
+    fn max_tensor_bytes(&self) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,103 @@
+//! What the CPU and the GPU executor have in common, so that training runs on either.
+
+use std::sync::Arc;
+
+use crate::graph::{Graph, NodeId};
+use crate::shape::Spec;
+use crate::store::{ParamStore, VarId};
+use crate::tensor::Tensor;
+
+/// A compiled graph of an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program(pub(crate) usize);
+
+/// Running a graph failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// A value of another shape than the node's was written.
+    #[error("{node} takes {expected}, got {got}")]
+    Input {
+        /// The node.
+        node: String,
+        /// Its shape.
+        expected: Spec,
+        /// The shape of the value.
+        got: Spec,
+    },
+    /// A value was asked for that the program does not keep.
+    #[error("{0} is not kept by this program: name it among the roots when compiling")]
+    NotKept(String),
+    /// A tensor is larger than the adapter can bind.
+    #[error("{tensor} takes {} MiB, and this adapter binds at most {} MiB: use a smaller batch or image size, or --device cpu", .bytes >> 20, .limit >> 20)]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// Its size.
+        bytes: u64,
+        /// What the adapter allows.
+        limit: u64,
+    },
+    /// The whole program needs more memory than the device gives.
+    #[error("out of device memory: {0}; use a smaller batch or image size, or --device cpu")]
+    OutOfMemory(String),
+    /// The adapter, the driver or a shader failed.
+    #[error("the GPU failed: {0}")]
+    Device(String),
+    /// No adapter that was asked for.
+    #[error("{0}")]
+    NoAdapter(String),
+}
+
+/// Holds persistent variables and replays graphs.
+pub trait Executor {
+    /// The device in words, for the first line that a command prints.
+    fn describe(&self) -> String;
+
+    /// Takes over all variables of a store; what was held before is dropped, programs included.
+    ///
+    /// # Errors
+    /// The device has no room for them.
+    fn load(&mut self, store: &ParamStore) -> Result<(), ExecError>;
+
+    /// Prepares a graph whose `roots` can be read after a run.
+    ///
+    /// # Errors
+    /// A tensor is too large for the device, or a kernel does not compile.
+    fn compile(&mut self, graph: &Arc<Graph>, roots: &[NodeId]) -> Result<Program, ExecError>;
+
+    /// Writes an input for the next run.
+    ///
+    /// # Errors
+    /// The value has another shape than the node.
+    fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError>;
+
+    /// Replays the graph once. On a GPU it returns when the work is submitted.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn run(&mut self, program: Program) -> Result<(), ExecError>;
+
+    /// A root's value after the last run.
+    ///
+    /// # Errors
+    /// The node was no root, or the device failed.
+    fn read(&mut self, program: Program, node: NodeId) -> Result<Tensor, ExecError>;
+
+    /// A variable's value.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn read_var(&mut self, var: VarId) -> Result<Tensor, ExecError>;
+
+    /// Overwrites a variable.
+    ///
+    /// # Errors
+    /// The value has another size than the variable.
+    fn write_var(&mut self, var: VarId, value: &Tensor) -> Result<(), ExecError>;
+
+    /// Drops a program.
+    fn release(&mut self, program: Program);
+
+    /// The largest tensor that the device can hold, in bytes, if it has a limit.
+    fn max_tensor_bytes(&self) -> Option<u64>;
+}

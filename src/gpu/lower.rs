@@ -1,0 +1,104 @@
+//! What an op says about its kernels, without a word of wgpu: which WGSL page, specialised how, bound to what.
+
+/// A constant that is written in front of a shader's text (`const NAME: u32 = 32u;`) and that its template sees under
+/// the same name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Const {
+    /// `u32`
+    U(u32),
+    /// `i32`
+    I(i32),
+    /// `f32`
+    F(f32),
+    /// `bool`
+    B(bool),
+    /// Text for the template alone, made from the shapes.
+    Formula(String),
+    /// Text for the template alone, for example a formula.
+    Text(&'static str),
+}
+
+/// What a binding of a dispatch refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arg {
+    /// The node's K-th input.
+    Input(usize),
+    /// The node's output.
+    Output,
+    /// The K-th persistent variable that the op updates.
+    State(usize),
+    /// The K-th scratch buffer of this lowering.
+    Scratch(usize),
+}
+
+/// One dispatch: binding `i` of group 0 is `args[i]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dispatch {
+    /// File below `shaders/`, for example `conv2d.wgsl`.
+    pub shader: &'static str,
+    /// Entry point in that file.
+    pub entry: &'static str,
+    /// The specialisation.
+    pub consts: Vec<(&'static str, Const)>,
+    /// What is bound, in the order of the binding numbers.
+    pub args: Vec<Arg>,
+    /// Workgroups in x, y, z; each at most 65,535.
+    pub groups: [u32; 3],
+}
+
+/// The dispatches of one node, in order, and the scratch memory that they share.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lowering {
+    /// Dispatches, run in order.
+    pub dispatches: Vec<Dispatch>,
+    /// Sizes of the scratch buffers, in 4-byte words.
+    pub scratch: Vec<usize>,
+}
+
+/// What kernels are chosen for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdapterKind {
+    /// A graphics card with its own memory.
+    Discrete,
+    /// A GPU that shares the memory of the CPU.
+    Integrated,
+    /// A CPU that runs the shaders (lavapipe, SwiftShader, WARP).
+    Software,
+}
+
+/// The most workgroups that WebGPU allows along one axis.
+pub const MAX_GROUPS: u32 = 65_535;
+
+impl Dispatch {
+    /// One invocation for each of `count` elements, `WG` of them to a workgroup. The grid is folded into two axes where
+    /// one does not hold it; the shader finds its element as `id.y * GRID_X + id.x` and must return past `COUNT`.
+    #[must_use]
+    pub fn elementwise(
+        shader: &'static str,
+        entry: &'static str,
+        count: usize,
+        args: Vec<Arg>,
+        mut consts: Vec<(&'static str, Const)>,
+    ) -> Self {
+        const WG: u32 = 64;
+        let (groups, grid_x) = fold(count.div_ceil(WG as usize));
+        consts.push(("WG", Const::U(WG)));
+        consts.push(("GRID_X", Const::U(grid_x * WG)));
+        consts.push(("COUNT", Const::U(count as u32)));
+        Self {
+            shader,
+            entry,
+            consts,
+            args,
+            groups,
+        }
+    }
+}
+
+/// Folds a number of workgroups into two axes; returns them and the width of a row.
+#[must_use]
+pub fn fold(groups: usize) -> ([u32; 3], u32) {
+    let groups = groups.max(1);
+    let x = groups.min(MAX_GROUPS as usize);
+    ([x as u32, groups.div_ceil(x) as u32, 1], x as u32)
+}
