@@ -4,6 +4,9 @@
 //
 // x is [N, C_IN, H_IN, W_IN], w is [C_OUT, C_IN/GROUPS, K_H, K_W], y is [N, C_OUT, H_OUT, W_OUT], all row-major.
 // Each entry point has its own bindings, numbered from 0; only one entry point runs at a time.
+//
+// An invocation runs the outermost loop from FIRST to LAST; where that is not the whole of it, further dispatches add the
+// rest to what is there. (Software Vulkan stops an invocation without a word after 65,535 turns of its loops.)
 
 const C_GROUP: u32 = C_IN / GROUPS;    // input channels that one output channel sees
 const O_GROUP: u32 = C_OUT / GROUPS;   // output channels of one group
@@ -32,10 +35,12 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     let n = e / (W_OUT * H_OUT * C_OUT);
     let first = (o / O_GROUP) * C_GROUP;
     var sum = 0.0;
-    if (BIAS) {
+    if (FIRST > 0u) {
+        sum = y[e];
+    } else if (BIAS) {
         sum = b[o];
     }
-    for (var k = 0u; k < K_H; k++) {
+    for (var k = FIRST; k < LAST; k++) {
         let row = source(i, k, STRIDE_H, PAD_H, DIL_H, H_IN);
         if (row < 0) {
             continue;
@@ -82,7 +87,10 @@ fn grad_input(@builtin(global_invocation_id) id: vec3<u32>) {
     let c = channel % C_GROUP;
     let first = (channel / C_GROUP) * O_GROUP;
     var sum = 0.0;
-    for (var k = 0u; k < K_H; k++) {
+    if (FIRST > 0u) {
+        sum = dx[e];
+    }
+    for (var k = FIRST; k < LAST; k++) {
         let i = target_of(row, k, STRIDE_H, PAD_H, DIL_H, H_OUT);
         if (i < 0) {
             continue;
@@ -119,22 +127,26 @@ fn grad_weight(@builtin(global_invocation_id) id: vec3<u32>) {
     let o = e / (K_W * K_H * C_GROUP);
     let channel = (o / O_GROUP) * C_GROUP + c;
     var sum = 0.0;
-    for (var n = 0u; n < N; n++) {
-        for (var i = 0u; i < H_OUT; i++) {
-            let row = source(i, k, STRIDE_H, PAD_H, DIL_H, H_IN);
-            if (row < 0) {
-                continue;
-            }
-            var part = 0.0;
-            for (var j = 0u; j < W_OUT; j++) {
-                let column = source(j, l, STRIDE_W, PAD_W, DIL_W, W_IN);
-                if (column >= 0) {
-                    let value = x[((n * C_IN + channel) * H_IN + u32(row)) * W_IN + u32(column)];
-                    part += value * dy_1[((n * C_OUT + o) * H_OUT + i) * W_OUT + j];
-                }
-            }
-            sum += part;
+    if (FIRST > 0u) {
+        sum = dw[e];
+    }
+    // All rows of outputs of all images, one after the other.
+    for (var r = FIRST; r < LAST; r++) {
+        let n = r / H_OUT;
+        let i = r % H_OUT;
+        let row = source(i, k, STRIDE_H, PAD_H, DIL_H, H_IN);
+        if (row < 0) {
+            continue;
         }
+        var part = 0.0;
+        for (var j = 0u; j < W_OUT; j++) {
+            let column = source(j, l, STRIDE_W, PAD_W, DIL_W, W_IN);
+            if (column >= 0) {
+                let value = x[((n * C_IN + channel) * H_IN + u32(row)) * W_IN + u32(column)];
+                part += value * dy_1[((n * C_OUT + o) * H_OUT + i) * W_OUT + j];
+            }
+        }
+        sum += part;
     }
     dw[e] = sum;
 }

@@ -25,15 +25,19 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     let i = e / N;
     let j = e % N;
     // Sums of 64 products join the total, which keeps the rounding error of long sums small.
+    // A dispatch adds the blocks FIRST to LAST; where those are not all, further ones add the rest to what is there.
     var sum = 0.0;
-    for (var first = 0u; first < K; first += 64u) {
+    if (FIRST > 0u) {
+        sum = y[e];
+    }
+    for (var block = FIRST; block < LAST; block++) {
         var part = 0.0;
-        for (var k = first; k < min(first + 64u, K); k++) {
+        for (var k = 64u * block; k < min(64u * block + 64u, K); k++) {
             part += a[i * A_ROW + k * A_STEP] * b[j * B_COLUMN + k * B_STEP];
         }
         sum += part;
     }
-    if (BIAS) {
+    if (BIAS && FIRST == 0u) {
         sum += bias[j];
     }
     y[e] = sum;

@@ -5,7 +5,7 @@ fn element(id: vec3<u32>) -> u32 {
     return id.y * GRID_X + id.x;
 }
 
-{% if FORWARD %}
+{% if FORWARD is defined %}
 @group(0) @binding(0) var<storage, read> input: array<f32>;
 @group(0) @binding(1) var<storage, read_write> output: array<f32>;
 

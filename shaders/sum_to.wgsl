@@ -1,5 +1,6 @@
-// Sums along axes, plainly: one invocation an output k, which adds TERMS elements one after the other. BASE is where they
-// begin and TERM where the t-th of them lies from there.
+// Sums along axes, plainly: one invocation an output k, which adds elements one after the other. BASE is where they
+// begin and TERM where the t-th of them lies from there. A dispatch adds the terms FIRST to LAST; where
+// those are not all, further ones add the rest to what is there.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -12,7 +13,10 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let base = {{ BASE }};
     var sum = 0.0;
-    for (var t = 0u; t < TERMS; t++) {
+    if (FIRST > 0u) {
+        sum = y[k];
+    }
+    for (var t = FIRST; t < LAST; t++) {
         sum += x[base + {{ TERM }}];
     }
     y[k] = sum;

@@ -83,12 +83,7 @@ impl Graph {
             let needs: Vec<bool> = inputs.iter().map(|x| wanted[x.index()]).collect();
             let scope = self.nodes()[index].scope.clone();
             self.set_scope(&scope);
-            let cx = Backward {
-                output: NodeId(index as u32),
-                inputs: &inputs,
-                dy,
-                needs: &needs,
-            };
+            let cx = Backward { output: NodeId(index as u32), inputs: &inputs, dy, needs: &needs };
             let contributions = op.backward(self, &cx)?;
             for (k, (input, contribution)) in inputs.iter().zip(contributions).enumerate() {
                 match contribution {
@@ -100,19 +95,13 @@ impl Graph {
                         });
                     }
                     None if needs[k] && op.differentiable(k) => {
-                        return Err(ShapeError::NoDerivative {
-                            op: op.name(),
-                            input: k,
-                        });
+                        return Err(ShapeError::NoDerivative { op: op.name(), input: k });
                     }
                     _ => {}
                 }
             }
         }
         self.set_scope("");
-        Ok(leaves
-            .iter()
-            .map(|leaf| grads.get(leaf.index()).copied().flatten())
-            .collect())
+        Ok(leaves.iter().map(|leaf| grads.get(leaf.index()).copied().flatten()).collect())
     }
 }

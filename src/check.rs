@@ -60,16 +60,10 @@ impl Recorded {
     /// A shape rule or gradient rule refuses it.
     pub fn new(sample: &Sample, seed: u32) -> Result<Self, CheckError> {
         let mut g = Graph::new();
-        let inputs: Vec<NodeId> = sample
-            .inputs
-            .iter()
-            .enumerate()
-            .map(|(i, s)| g.input(&format!("input {i}"), s.spec.clone()))
-            .collect();
+        let inputs: Vec<NodeId> =
+            sample.inputs.iter().enumerate().map(|(i, s)| g.input(&format!("input {i}"), s.spec.clone())).collect();
         let output = (sample.build)(&mut g, &inputs)?;
-        let checked: Vec<usize> = (0..inputs.len())
-            .filter(|&i| sample.inputs[i].checked)
-            .collect();
+        let checked: Vec<usize> = (0..inputs.len()).filter(|&i| sample.inputs[i].checked).collect();
         let mut grads = Vec::new();
         let mut projection = None;
         if !checked.is_empty() {
@@ -80,22 +74,11 @@ impl Recorded {
             let node = g.input("projection", spec);
             let leaves: Vec<NodeId> = checked.iter().map(|&i| inputs[i]).collect();
             let recorded = g.gradients(output, Some(node), &leaves)?;
-            grads = checked
-                .iter()
-                .zip(recorded)
-                .filter_map(|(&i, n)| n.map(|n| (i, n)))
-                .collect();
+            grads = checked.iter().zip(recorded).filter_map(|(&i, n)| n.map(|n| (i, n))).collect();
             projection = Some((node, value));
         }
         let values = sample.values(seed);
-        Ok(Self {
-            graph: Arc::new(g),
-            inputs,
-            values,
-            seed: projection,
-            output,
-            grads,
-        })
+        Ok(Self { graph: Arc::new(g), inputs, values, seed: projection, output, grads })
     }
 
     /// The recorded graph.
@@ -107,9 +90,7 @@ impl Recorded {
     /// The nodes that a run must keep.
     #[must_use]
     pub fn roots(&self) -> Vec<NodeId> {
-        std::iter::once(self.output)
-            .chain(self.grads.iter().map(|g| g.1))
-            .collect()
+        std::iter::once(self.output).chain(self.grads.iter().map(|g| g.1)).collect()
     }
 
     /// Runs it.
@@ -124,22 +105,17 @@ impl Recorded {
         outcome
     }
 
-    fn replay(&self, executor: &mut dyn Executor, program: Program) -> Result<Outcome, ExecError> {
-        for (node, value) in self
-            .inputs
-            .iter()
-            .zip(&self.values)
-            .chain(self.seed.iter().map(|(n, v)| (n, v)))
-        {
+    /// Runs a compiled program of this sample.
+    ///
+    /// # Errors
+    /// The executor failed.
+    pub fn replay(&self, executor: &mut dyn Executor, program: Program) -> Result<Outcome, ExecError> {
+        for (node, value) in self.inputs.iter().zip(&self.values).chain(self.seed.iter().map(|(n, v)| (n, v))) {
             executor.set(program, *node, value)?;
         }
         executor.run(program)?;
         let output = executor.read(program, self.output)?;
-        let grads = self
-            .grads
-            .iter()
-            .map(|g| executor.read(program, g.1))
-            .collect::<Result<_, _>>()?;
+        let grads = self.grads.iter().map(|g| executor.read(program, g.1)).collect::<Result<_, _>>()?;
         Ok(Outcome { output, grads })
     }
 
@@ -179,17 +155,14 @@ impl Recorded {
             let chosen: Vec<usize> = if value.len() <= 48 {
                 (0..value.len()).collect()
             } else {
-                (0..48)
-                    .map(|_| rng.below(value.len() as u32) as usize)
-                    .collect()
+                (0..48).map(|_| rng.below(value.len() as u32) as usize).collect()
             };
             let (mut numeric, mut analytic) = (Vec::new(), Vec::new());
             for i in chosen {
                 let mut loss_at = |delta: f64| -> Result<f64, ExecError> {
                     let mut moved = value.clone();
                     moved[i] += delta;
-                    let moved =
-                        Tensor::new(shape.clone(), Data::F64(moved)).expect("the same length");
+                    let moved = Tensor::new(shape.clone(), Data::F64(moved)).expect("the same length");
                     executor.set(forward, self.inputs[*input], &moved)?;
                     executor.run(forward)?;
                     let y = executor.read(forward, self.output)?.to_f64();
@@ -212,8 +185,7 @@ impl Recorded {
 /// The largest error of an outcome against the reference's.
 #[must_use]
 pub fn compare(outcome: &Outcome, reference: &Outcome) -> f64 {
-    let pairs = std::iter::once((&outcome.output, &reference.output))
-        .chain(outcome.grads.iter().zip(&reference.grads));
+    let pairs = std::iter::once((&outcome.output, &reference.output)).chain(outcome.grads.iter().zip(&reference.grads));
     pairs
         .map(|(a, b)| match (a.spec().dtype, a.data() == b.data()) {
             (DType::Float, _) => relative_error(&a.to_f64(), &b.to_f64()),

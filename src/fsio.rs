@@ -20,11 +20,7 @@ pub struct FsError {
 impl FsError {
     /// Says which path an [`io::Error`] is about.
     pub fn new(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self {
-            action,
-            path: path.into(),
-            source,
-        }
+        Self { action, path: path.into(), source }
     }
 }
 
@@ -93,9 +89,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing").join("a.bin");
         let error = write_atomic(&path, b"x").unwrap_err().to_string();
-        assert!(
-            error.contains("missing") && error.starts_with("cannot write"),
-            "{error}"
-        );
+        assert!(error.contains("missing") && error.starts_with("cannot write"), "{error}");
     }
 }

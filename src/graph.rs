@@ -120,33 +120,19 @@ impl Graph {
     /// An empty graph.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            nodes: Vec::new(),
-            scope: String::new(),
-            pass: Pass::Forward,
-        }
+        Self { nodes: Vec::new(), scope: String::new(), pass: Pass::Forward }
     }
 
     /// A value that the host writes before each step.
     pub fn input(&mut self, name: &str, spec: Spec) -> NodeId {
-        let node = Node {
-            source: Source::Input,
-            spec,
-            scope: name.to_owned(),
-            pass: self.pass,
-        };
+        let node = Node { source: Source::Input, spec, scope: name.to_owned(), pass: self.pass };
         self.add_node(node)
     }
 
     /// A value read from (a range of) a persistent variable.
     pub fn var(&mut self, name: &str, view: VarView) -> NodeId {
         let spec = view.spec.clone();
-        let node = Node {
-            source: Source::Var(view),
-            spec,
-            scope: name.to_owned(),
-            pass: self.pass,
-        };
+        let node = Node { source: Source::Var(view), spec, scope: name.to_owned(), pass: self.pass };
         self.add_node(node)
     }
 
@@ -159,16 +145,8 @@ impl Graph {
             let specs: Vec<&Spec> = inputs.iter().map(|&i| self.spec(i)).collect();
             op.infer(&specs)?
         };
-        let source = Source::Op {
-            op: Arc::new(op),
-            inputs: inputs.to_vec(),
-        };
-        let node = Node {
-            source,
-            spec,
-            scope: self.scope.clone(),
-            pass: self.pass,
-        };
+        let source = Source::Op { op: Arc::new(op), inputs: inputs.to_vec() };
+        let node = Node { source, spec, scope: self.scope.clone(), pass: self.pass };
         Ok(self.add_node(node))
     }
 

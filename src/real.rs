@@ -5,9 +5,7 @@ use num_traits::{Float, NumAssign};
 use crate::ops::{Eval, Kernel, Op};
 
 /// `f32` or `f64`.
-pub trait Real:
-    Float + NumAssign + Default + Send + Sync + std::fmt::Debug + std::iter::Sum + 'static
-{
+pub trait Real: Float + NumAssign + Default + Send + Sync + std::fmt::Debug + std::iter::Sum + 'static {
     /// Rounds a constant.
     fn of(x: f64) -> Self;
     /// Widens.

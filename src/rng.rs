@@ -67,12 +67,7 @@ impl Rng {
     /// A sequence that depends on nothing but these three numbers.
     #[must_use]
     pub fn new(seed: u32, step: u32, stream: u32) -> Self {
-        Self {
-            seed,
-            step,
-            stream,
-            next: 0,
-        }
+        Self { seed, step, stream, next: 0 }
     }
 
     /// 32 random bits.
@@ -135,10 +130,7 @@ mod tests {
         let draws: Vec<f32> = (0..n).map(|_| rng.normal()).collect();
         let mean = draws.iter().sum::<f32>() / n as f32;
         let var = draws.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n as f32;
-        assert!(
-            mean.abs() < 0.02 && (var - 1.0).abs() < 0.02,
-            "{mean} {var}"
-        );
+        assert!(mean.abs() < 0.02 && (var - 1.0).abs() < 0.02, "{mean} {var}");
     }
 
     #[test]

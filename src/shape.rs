@@ -146,28 +146,19 @@ impl Spec {
     /// A float tensor.
     #[must_use]
     pub fn float(shape: impl Into<Shape>) -> Self {
-        Self {
-            shape: shape.into(),
-            dtype: DType::Float,
-        }
+        Self { shape: shape.into(), dtype: DType::Float }
     }
 
     /// A tensor of `u32`.
     #[must_use]
     pub fn u32(shape: impl Into<Shape>) -> Self {
-        Self {
-            shape: shape.into(),
-            dtype: DType::U32,
-        }
+        Self { shape: shape.into(), dtype: DType::U32 }
     }
 
     /// A tensor of bytes.
     #[must_use]
     pub fn u8(shape: impl Into<Shape>) -> Self {
-        Self {
-            shape: shape.into(),
-            dtype: DType::U8,
-        }
+        Self { shape: shape.into(), dtype: DType::U8 }
     }
 
     /// Number of elements.
@@ -244,22 +235,13 @@ impl ShapeError {
     /// Shorthand for [`ShapeError::Mismatch`].
     #[must_use]
     pub fn mismatch(op: &'static str, what: &'static str, left: &Spec, right: &Spec) -> Self {
-        Self::Mismatch {
-            op,
-            what,
-            left: left.clone(),
-            right: right.clone(),
-        }
+        Self::Mismatch { op, what, left: left.clone(), right: right.clone() }
     }
 
     /// Shorthand for [`ShapeError::Invalid`].
     #[must_use]
     pub fn invalid(op: &'static str, what: impl Into<String>, input: &Spec) -> Self {
-        Self::Invalid {
-            op,
-            what: what.into(),
-            input: input.clone(),
-        }
+        Self::Invalid { op, what: what.into(), input: input.clone() }
     }
 }
 
@@ -268,15 +250,7 @@ impl ShapeError {
 /// # Errors
 /// [`ShapeError::Arity`].
 pub fn arity(op: &'static str, inputs: &[&Spec], expected: usize) -> Result<(), ShapeError> {
-    if inputs.len() == expected {
-        Ok(())
-    } else {
-        Err(ShapeError::Arity {
-            op,
-            expected,
-            got: inputs.len(),
-        })
-    }
+    if inputs.len() == expected { Ok(()) } else { Err(ShapeError::Arity { op, expected, got: inputs.len() }) }
 }
 
 /// The axes of a float image batch, or an error that names the op.
@@ -286,11 +260,7 @@ pub fn arity(op: &'static str, inputs: &[&Spec], expected: usize) -> Result<(), 
 pub fn image(op: &'static str, spec: &Spec) -> Result<[usize; 4], ShapeError> {
     match spec.shape.nchw() {
         Some(dims) if spec.dtype == DType::Float => Ok(dims),
-        _ => Err(ShapeError::invalid(
-            op,
-            "expects a float tensor [N, C, H, W]",
-            spec,
-        )),
+        _ => Err(ShapeError::invalid(op, "expects a float tensor [N, C, H, W]", spec)),
     }
 }
 
@@ -301,11 +271,7 @@ pub fn image(op: &'static str, spec: &Spec) -> Result<[usize; 4], ShapeError> {
 pub fn matrix(op: &'static str, spec: &Spec) -> Result<[usize; 2], ShapeError> {
     match <[usize; 2]>::try_from(spec.shape.dims()) {
         Ok(dims) if spec.dtype == DType::Float => Ok(dims),
-        _ => Err(ShapeError::invalid(
-            op,
-            "expects a float matrix [N, M]",
-            spec,
-        )),
+        _ => Err(ShapeError::invalid(op, "expects a float matrix [N, M]", spec)),
     }
 }
 
@@ -324,15 +290,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_op_and_both_shapes() {
-        let e = ShapeError::mismatch(
-            "add",
-            "shapes do not broadcast",
-            &Spec::float([2, 3]),
-            &Spec::float([4]),
-        );
-        assert_eq!(
-            e.to_string(),
-            "add: shapes do not broadcast: [2, 3] against [4]"
-        );
+        let e = ShapeError::mismatch("add", "shapes do not broadcast", &Spec::float([2, 3]), &Spec::float([4]));
+        assert_eq!(e.to_string(), "add: shapes do not broadcast: [2, 3] against [4]");
     }
 }

@@ -80,32 +80,14 @@ impl ParamStore {
     /// A store without parameters.
     #[must_use]
     pub fn new() -> Self {
-        let var = |name: &str| Var {
-            name: name.to_owned(),
-            spec: Spec::float([0]),
-            init: None,
-        };
-        Self {
-            vars: vec![var("parameters"), var("buffers")],
-            params: Vec::new(),
-            values: [Vec::new(), Vec::new()],
-        }
+        let var = |name: &str| Var { name: name.to_owned(), spec: Spec::float([0]), init: None };
+        Self { vars: vec![var("parameters"), var("buffers")], params: Vec::new(), values: [Vec::new(), Vec::new()] }
     }
 
     /// Adds a named tensor with its first value. All of them must be added before an executor takes the store.
-    pub fn add_param(
-        &mut self,
-        name: &str,
-        role: Role,
-        shape: impl Into<Shape>,
-        value: &[f32],
-    ) -> Param {
+    pub fn add_param(&mut self, name: &str, role: Role, shape: impl Into<Shape>, value: &[f32]) -> Param {
         let spec = Spec::float(shape);
-        assert_eq!(
-            spec.numel(),
-            value.len(),
-            "the value of {name} must fill {spec}"
-        );
+        assert_eq!(spec.numel(), value.len(), "the value of {name} must fill {spec}");
         let which = match role {
             Role::Trainable => Self::TRAINABLE,
             Role::Buffer => Self::BUFFERS,
@@ -115,15 +97,7 @@ impl ParamStore {
         arena.extend_from_slice(value);
         arena.resize(arena.len().next_multiple_of(ALIGN), 0.0);
         self.vars[which.index()].spec = Spec::float([arena.len()]);
-        let param = Param {
-            name: name.to_owned(),
-            role,
-            view: VarView {
-                var: which,
-                offset,
-                spec,
-            },
-        };
+        let param = Param { name: name.to_owned(), role, view: VarView { var: which, offset, spec } };
         self.params.push(param.clone());
         param
     }
@@ -131,16 +105,8 @@ impl ParamStore {
     /// Adds a variable of its own.
     pub fn add_var(&mut self, name: &str, spec: Spec, init: Option<Tensor>) -> VarView {
         let var = VarId(self.vars.len() as u32);
-        self.vars.push(Var {
-            name: name.to_owned(),
-            spec: spec.clone(),
-            init,
-        });
-        VarView {
-            var,
-            offset: 0,
-            spec,
-        }
+        self.vars.push(Var { name: name.to_owned(), spec: spec.clone(), init });
+        VarView { var, offset: 0, spec }
     }
 
     /// All variables; the shared ones come first.
@@ -189,20 +155,12 @@ impl ParamStore {
     /// Number of trainable numbers, gaps left out.
     #[must_use]
     pub fn trainable_numel(&self) -> usize {
-        self.params
-            .iter()
-            .filter(|p| p.role == Role::Trainable)
-            .map(|p| p.view.spec.numel())
-            .sum()
+        self.params.iter().filter(|p| p.role == Role::Trainable).map(|p| p.view.spec.numel()).sum()
     }
 
     /// The whole trainable variable, gaps included.
     #[must_use]
     pub fn trainable_view(&self) -> VarView {
-        VarView {
-            var: Self::TRAINABLE,
-            offset: 0,
-            spec: self.vars[0].spec.clone(),
-        }
+        VarView { var: Self::TRAINABLE, offset: 0, spec: self.vars[0].spec.clone() }
     }
 }

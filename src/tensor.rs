@@ -68,14 +68,7 @@ impl Tensor {
     /// [`LengthError`] when the count of elements is not the shape's.
     pub fn new(shape: impl Into<Shape>, data: Data) -> Result<Self, LengthError> {
         let shape = shape.into();
-        if shape.numel() == data.len() {
-            Ok(Self { shape, data })
-        } else {
-            Err(LengthError {
-                shape,
-                got: data.len(),
-            })
-        }
+        if shape.numel() == data.len() { Ok(Self { shape, data }) } else { Err(LengthError { shape, got: data.len() }) }
     }
 
     /// A tensor of `f32`.
@@ -95,10 +88,7 @@ impl Tensor {
             DType::U32 => Data::U32(vec![0; n]),
             DType::U8 => Data::U8(vec![0; n]),
         };
-        Self {
-            shape: spec.shape.clone(),
-            data,
-        }
+        Self { shape: spec.shape.clone(), data }
     }
 
     /// Axes.
@@ -116,10 +106,7 @@ impl Tensor {
     /// Shape and element type.
     #[must_use]
     pub fn spec(&self) -> Spec {
-        Spec {
-            shape: self.shape.clone(),
-            dtype: self.data.dtype(),
-        }
+        Spec { shape: self.shape.clone(), dtype: self.data.dtype() }
     }
 
     /// The elements as `f64`, whatever they are stored as.
@@ -157,14 +144,6 @@ pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
         diff += (x - y) * (x - y);
         norm += y * y;
     }
-    let error = if norm > 0.0 {
-        (diff / norm).sqrt()
-    } else {
-        diff.sqrt()
-    };
-    if error.is_finite() {
-        error
-    } else {
-        f64::INFINITY
-    }
+    let error = if norm > 0.0 { (diff / norm).sqrt() } else { diff.sqrt() };
+    if error.is_finite() { error } else { f64::INFINITY }
 }

@@ -43,27 +43,17 @@ impl<T: Real> Executor<T> {
     /// The judge: readable references only.
     #[must_use]
     pub fn reference() -> Self {
-        Self {
-            fast: false,
-            vars: Vec::new(),
-            var_specs: Vec::new(),
-            programs: Vec::new(),
-        }
+        Self { fast: false, vars: Vec::new(), var_specs: Vec::new(), programs: Vec::new() }
     }
 
     /// Fast kernels where they exist (in `f32`), references elsewhere.
     #[must_use]
     pub fn fast() -> Self {
-        Self {
-            fast: true,
-            ..Self::reference()
-        }
+        Self { fast: true, ..Self::reference() }
     }
 
     fn program(&self, p: Program) -> &Compiled<T> {
-        self.programs[p.0]
-            .as_ref()
-            .expect("a released program is not used")
+        self.programs[p.0].as_ref().expect("a released program is not used")
     }
 
     fn import(tensor: &Tensor) -> Array<T> {
@@ -118,14 +108,7 @@ impl<T: Real> Compiled<T> {
             }
         }
         let values = vec![None; graph.nodes().len()];
-        Self {
-            graph: Arc::clone(graph),
-            order,
-            owner,
-            dead,
-            values,
-            pool: Vec::new(),
-        }
+        Self { graph: Arc::clone(graph), order, owner, dead, values, pool: Vec::new() }
     }
 
     fn allocate(&mut self, spec: &Spec) -> Array<T> {
@@ -161,11 +144,7 @@ fn view<'a, T: Real>(
 impl<T: Real> ExecutorTrait for Executor<T> {
     fn describe(&self) -> String {
         let threads = rayon::current_num_threads();
-        let kind = if self.fast {
-            "CPU executor"
-        } else {
-            "CPU reference"
-        };
+        let kind = if self.fast { "CPU executor" } else { "CPU reference" };
         let bits = if T::as_f32(&[]).is_some() { 32 } else { 64 };
         format!("{kind} (f{bits}, {threads} threads)")
     }
@@ -188,25 +167,17 @@ impl<T: Real> ExecutorTrait for Executor<T> {
     }
 
     fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError> {
-        let p = self.programs[program.0]
-            .as_mut()
-            .expect("a released program is not used");
+        let p = self.programs[program.0].as_mut().expect("a released program is not used");
         if *p.graph.spec(input) != value.spec() {
             let (node, expected) = (p.graph.describe(input), p.graph.spec(input).clone());
-            return Err(ExecError::Input {
-                node,
-                expected,
-                got: value.spec(),
-            });
+            return Err(ExecError::Input { node, expected, got: value.spec() });
         }
         p.values[input.index()] = Some(Self::import(value));
         Ok(())
     }
 
     fn run(&mut self, program: Program) -> Result<(), ExecError> {
-        let p = self.programs[program.0]
-            .as_mut()
-            .expect("a released program is not used");
+        let p = self.programs[program.0].as_mut().expect("a released program is not used");
         let graph = Arc::clone(&p.graph);
         for step in 0..p.order.len() {
             let id = p.order[step];
@@ -217,25 +188,16 @@ impl<T: Real> ExecutorTrait for Executor<T> {
                     p.values[id.index()] = Some(Array::zeros(&node.spec));
                 }
                 Source::Op { op, inputs } if !op.is_view() => {
-                    let mut out = p.values[id.index()]
-                        .take()
-                        .unwrap_or_else(|| p.allocate(&node.spec));
+                    let mut out = p.values[id.index()].take().unwrap_or_else(|| p.allocate(&node.spec));
                     let updates = op.updates();
                     let mut state: Vec<Vec<T>> = Vec::with_capacity(updates.len());
                     for u in &updates {
                         let Array::Float(v) = &mut self.vars[u.var.index()] else {
-                            return Err(ExecError::Device(format!(
-                                "{} updates a variable of integers",
-                                op.name()
-                            )));
+                            return Err(ExecError::Device(format!("{} updates a variable of integers", op.name())));
                         };
                         let whole = u.offset == 0 && u.spec.numel() == v.len();
                         let range = u.offset..u.offset + u.spec.numel();
-                        state.push(if whole {
-                            std::mem::take(v)
-                        } else {
-                            v[range].to_vec()
-                        });
+                        state.push(if whole { std::mem::take(v) } else { v[range].to_vec() });
                     }
                     let views: Vec<View<'_, T>> = inputs
                         .iter()
@@ -287,21 +249,14 @@ impl<T: Real> ExecutorTrait for Executor<T> {
 
     fn read_var(&mut self, var: VarId) -> Result<Tensor, ExecError> {
         let spec = &self.var_specs[var.index()];
-        Ok(Self::export(
-            spec,
-            self.vars[var.index()].view(0, spec.numel()),
-        ))
+        Ok(Self::export(spec, self.vars[var.index()].view(0, spec.numel())))
     }
 
     fn write_var(&mut self, var: VarId, value: &Tensor) -> Result<(), ExecError> {
         let expected = &self.var_specs[var.index()];
         if *expected != value.spec() {
             let node = format!("variable {}", var.index());
-            return Err(ExecError::Input {
-                node,
-                expected: expected.clone(),
-                got: value.spec(),
-            });
+            return Err(ExecError::Input { node, expected: expected.clone(), got: value.spec() });
         }
         self.vars[var.index()] = Self::import(value);
         Ok(())

@@ -85,13 +85,7 @@ impl Dispatch {
         consts.push(("WG", Const::U(WG)));
         consts.push(("GRID_X", Const::U(grid_x * WG)));
         consts.push(("COUNT", Const::U(count as u32)));
-        Self {
-            shader,
-            entry,
-            consts,
-            args,
-            groups,
-        }
+        Self { shader, entry, consts, args, groups }
     }
 }
 
@@ -101,4 +95,24 @@ pub fn fold(groups: usize) -> ([u32; 3], u32) {
     let groups = groups.max(1);
     let x = groups.min(MAX_GROUPS as usize);
     ([x as u32, groups.div_ceil(x) as u32, 1], x as u32)
+}
+
+/// The most loop turns that a kernel lets one invocation take. Software Vulkan (llvmpipe) ends every loop of an invocation
+/// once it has taken 65,535 turns in all, and says nothing.
+pub const MAX_TURNS: usize = 60_000;
+
+/// One dispatch as a series that shares a long outermost loop: `total` turns of it, each of `turns` turns inside. The shader
+/// runs from `FIRST` to `LAST` and adds to what is there unless `FIRST` is 0.
+#[must_use]
+pub fn in_series(dispatch: Dispatch, total: usize, turns: usize) -> Vec<Dispatch> {
+    let step = (MAX_TURNS / (turns + 1)).max(1);
+    (0..total.max(1))
+        .step_by(step)
+        .map(|first| {
+            let mut d = dispatch.clone();
+            d.consts.push(("FIRST", Const::U(first as u32)));
+            d.consts.push(("LAST", Const::U((first + step).min(total) as u32)));
+            d
+        })
+        .collect()
 }

@@ -1,5 +1,17 @@
 //! The GPU executor. This is the only folder that names wgpu; ops know no more of it than [`lower`].
 
+pub mod choice;
+mod compile;
 pub mod conv;
+mod device;
+mod executor;
 pub mod lower;
 pub mod matmul;
+mod memory;
+mod pages;
+pub mod plan;
+mod template;
+
+pub use device::{AdapterSummary, Gpu, Wanted, list};
+pub use executor::{Executor, NodeTime, Options};
+pub use template::wgsl;

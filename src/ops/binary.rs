@@ -26,10 +26,7 @@ pub enum Binary {
 pub struct BroadcastTo(pub Shape);
 
 /// Walks the elements of `shape` in order and gives, for each, the element of the tensor with `strides`.
-pub(crate) fn strided<'a>(
-    shape: &'a Shape,
-    strides: &'a [usize],
-) -> impl Iterator<Item = usize> + 'a {
+pub(crate) fn strided<'a>(shape: &'a Shape, strides: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
     (0..shape.numel()).map(move |mut i| {
         let mut at = 0;
         for (&d, &s) in shape.iter().zip(strides).rev() {
@@ -55,11 +52,7 @@ impl<T: Real> Kernel<T> for Binary {
             return;
         }
         let (ta, tb) = (sa.broadcast_strides(shape), sb.broadcast_strides(shape));
-        for (y, (i, j)) in cx
-            .out()
-            .iter_mut()
-            .zip(strided(shape, &ta).zip(strided(shape, &tb)))
-        {
+        for (y, (i, j)) in cx.out().iter_mut().zip(strided(shape, &ta).zip(strided(shape, &tb))) {
             *y = f(a[i], b[j]);
         }
     }
@@ -77,15 +70,8 @@ impl Op for Binary {
         arity(self.name(), inputs, 2)?;
         let (a, b) = (inputs[0], inputs[1]);
         match Shape::broadcast(&a.shape, &b.shape) {
-            Some(shape) if a.dtype == DType::Float && b.dtype == DType::Float => {
-                Ok(Spec::float(shape))
-            }
-            _ => Err(ShapeError::mismatch(
-                self.name(),
-                "floats whose shapes broadcast",
-                a,
-                b,
-            )),
+            Some(shape) if a.dtype == DType::Float && b.dtype == DType::Float => Ok(Spec::float(shape)),
+            _ => Err(ShapeError::mismatch(self.name(), "floats whose shapes broadcast", a, b)),
         }
     }
 
@@ -110,26 +96,16 @@ impl Op for Binary {
         let shape = &cx.output.shape;
         let same = cx.inputs[0].shape == cx.inputs[1].shape;
         let index = |k: usize| {
-            if same {
-                "i".to_owned()
-            } else {
-                index_formula(shape, &cx.inputs[k].shape.broadcast_strides(shape))
-            }
+            if same { "i".to_owned() } else { index_formula(shape, &cx.inputs[k].shape.broadcast_strides(shape)) }
         };
         let consts = vec![
-            (
-                "OPERATOR",
-                Const::Text(if *self == Self::Add { "+" } else { "*" }),
-            ),
+            ("OPERATOR", Const::Text(if *self == Self::Add { "+" } else { "*" })),
             ("INDEX_A", Const::Formula(index(0))),
             ("INDEX_B", Const::Formula(index(1))),
         ];
         let args = vec![Arg::Input(0), Arg::Input(1), Arg::Output];
         let d = Dispatch::elementwise("binary.wgsl", "forward", cx.output.numel(), args, consts);
-        Lowering {
-            dispatches: vec![d],
-            scratch: Vec::new(),
-        }
+        Lowering { dispatches: vec![d], scratch: Vec::new() }
     }
 }
 
@@ -143,11 +119,7 @@ fn index_formula(shape: &Shape, strides: &[usize]) -> String {
             terms.push(format!("((i / {inner}u) % {d}u) * {s}u"));
         }
     }
-    if terms.is_empty() {
-        "0u".to_owned()
-    } else {
-        terms.join(" + ")
-    }
+    if terms.is_empty() { "0u".to_owned() } else { terms.join(" + ") }
 }
 
 impl<T: Real> Kernel<T> for BroadcastTo {
@@ -168,17 +140,10 @@ impl Op for BroadcastTo {
     fn infer(&self, inputs: &[&Spec]) -> Result<Spec, ShapeError> {
         arity(self.name(), inputs, 1)?;
         let to = Spec::float(self.0.clone());
-        if inputs[0].dtype == DType::Float
-            && Shape::broadcast(&inputs[0].shape, &self.0).as_ref() == Some(&self.0)
-        {
+        if inputs[0].dtype == DType::Float && Shape::broadcast(&inputs[0].shape, &self.0).as_ref() == Some(&self.0) {
             Ok(to)
         } else {
-            Err(ShapeError::mismatch(
-                self.name(),
-                "does not broadcast",
-                inputs[0],
-                &to,
-            ))
+            Err(ShapeError::mismatch(self.name(), "does not broadcast", inputs[0], &to))
         }
     }
 
@@ -191,17 +156,8 @@ impl Op for BroadcastTo {
         let formula = index_formula(&self.0, &cx.inputs[0].shape.broadcast_strides(&self.0));
         let consts = vec![("INDEX", Const::Formula(formula))];
         let args = vec![Arg::Input(0), Arg::Output];
-        let d = Dispatch::elementwise(
-            "broadcast_to.wgsl",
-            "forward",
-            cx.output.numel(),
-            args,
-            consts,
-        );
-        Lowering {
-            dispatches: vec![d],
-            scratch: Vec::new(),
-        }
+        let d = Dispatch::elementwise("broadcast_to.wgsl", "forward", cx.output.numel(), args, consts);
+        Lowering { dispatches: vec![d], scratch: Vec::new() }
     }
 }
 
@@ -227,11 +183,7 @@ impl Graph {
     /// # Errors
     /// The shape does not broadcast to it.
     pub fn broadcast_to(&mut self, x: NodeId, shape: &Shape) -> Result<NodeId, ShapeError> {
-        if self.spec(x).shape == *shape {
-            Ok(x)
-        } else {
-            self.apply(BroadcastTo(shape.clone()), &[x])
-        }
+        if self.spec(x).shape == *shape { Ok(x) } else { self.apply(BroadcastTo(shape.clone()), &[x]) }
     }
 }
 
@@ -240,18 +192,12 @@ impl Graph {
 pub fn samples(name: &'static str) -> Vec<Sample> {
     let pair = |what: &str, a: &[usize], b: &[usize]| {
         Sample::new(what, vec![sample::x(a), sample::x(b)], move |g, x| {
-            if name == "add" {
-                g.add(x[0], x[1])
-            } else {
-                g.mul(x[0], x[1])
-            }
+            if name == "add" { g.add(x[0], x[1]) } else { g.mul(x[0], x[1]) }
         })
     };
     if name == "broadcast_to" {
         let one = |what: &str, a: &[usize], to: &'static [usize]| {
-            Sample::new(what, vec![sample::x(a)], move |g, x| {
-                g.broadcast_to(x[0], &Shape::new(to))
-            })
+            Sample::new(what, vec![sample::x(a)], move |g, x| g.broadcast_to(x[0], &Shape::new(to)))
         };
         return vec![
             one("scalar", &[], &[3, 5]),

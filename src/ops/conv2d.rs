@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::{Eval, Kernel, LowerCx, Op, PLAIN};
 use crate::autodiff::Backward;
 use crate::gpu::conv;
-use crate::gpu::lower::{Arg, Dispatch, Lowering};
+use crate::gpu::lower::{Arg, Dispatch, Lowering, in_series};
 use crate::graph::{Graph, NodeId};
 use crate::real::Real;
 use crate::shape::{DType, ShapeError, Spec, image};
@@ -61,17 +61,14 @@ impl<T: Real> Kernel<T> for Forward {
         }
         let (x, w) = (cx.float(0), cx.float(1));
         let plane = g.out[0] * g.out[1];
-        cx.out()
-            .par_chunks_mut(plane.max(1))
-            .enumerate()
-            .for_each(|(no, y)| {
-                let (n, o) = (no / g.c_out, no % g.c_out);
-                y.fill(bias.map_or(T::zero(), |b| b[o]));
-                g.each_tap(o, |c, k, weight| {
-                    let x = &x[(n * g.c_in + c) * g.x_plane()..][..g.x_plane()];
-                    g.each_pair(k, |at_y, at_x| y[at_y] += w[weight] * x[at_x]);
-                });
+        cx.out().par_chunks_mut(plane.max(1)).enumerate().for_each(|(no, y)| {
+            let (n, o) = (no / g.c_out, no % g.c_out);
+            y.fill(bias.map_or(T::zero(), |b| b[o]));
+            g.each_tap(o, |c, k, weight| {
+                let x = &x[(n * g.c_in + c) * g.x_plane()..][..g.x_plane()];
+                g.each_pair(k, |at_y, at_x| y[at_y] += w[weight] * x[at_x]);
             });
+        });
     }
 }
 
@@ -86,19 +83,16 @@ impl<T: Real> Kernel<T> for InputGrad {
         }
         let (dy, w) = (cx.float(0), cx.float(1));
         let y_plane = g.out[0] * g.out[1];
-        cx.out()
-            .par_chunks_mut((g.c_in * g.x_plane()).max(1))
-            .enumerate()
-            .for_each(|(n, dx)| {
-                dx.fill(T::zero());
-                for o in 0..g.c_out {
-                    let dy = &dy[(n * g.c_out + o) * y_plane..][..y_plane];
-                    g.each_tap(o, |c, k, weight| {
-                        let dx = &mut dx[c * g.x_plane()..][..g.x_plane()];
-                        g.each_pair(k, |at_y, at_x| dx[at_x] += w[weight] * dy[at_y]);
-                    });
-                }
-            });
+        cx.out().par_chunks_mut((g.c_in * g.x_plane()).max(1)).enumerate().for_each(|(n, dx)| {
+            dx.fill(T::zero());
+            for o in 0..g.c_out {
+                let dy = &dy[(n * g.c_out + o) * y_plane..][..y_plane];
+                g.each_tap(o, |c, k, weight| {
+                    let dx = &mut dx[c * g.x_plane()..][..g.x_plane()];
+                    g.each_pair(k, |at_y, at_x| dx[at_x] += w[weight] * dy[at_y]);
+                });
+            }
+        });
     }
 }
 
@@ -114,21 +108,18 @@ impl<T: Real> Kernel<T> for WeightGrad {
         let (x, dy) = (cx.float(0), cx.float(1));
         let y_plane = g.out[0] * g.out[1];
         let taps = g.c_in / self.conv.groups * g.kernel[0] * g.kernel[1];
-        cx.out()
-            .par_chunks_mut(taps.max(1))
-            .enumerate()
-            .for_each(|(o, dw)| {
-                dw.fill(T::zero());
-                for n in 0..g.n {
-                    let dy = &dy[(n * g.c_out + o) * y_plane..][..y_plane];
-                    g.each_tap(o, |c, k, weight| {
-                        let x = &x[(n * g.c_in + c) * g.x_plane()..][..g.x_plane()];
-                        let mut sum = T::zero();
-                        g.each_pair(k, |at_y, at_x| sum += x[at_x] * dy[at_y]);
-                        dw[weight - o * taps] += sum;
-                    });
-                }
-            });
+        cx.out().par_chunks_mut(taps.max(1)).enumerate().for_each(|(o, dw)| {
+            dw.fill(T::zero());
+            for n in 0..g.n {
+                let dy = &dy[(n * g.c_out + o) * y_plane..][..y_plane];
+                g.each_tap(o, |c, k, weight| {
+                    let x = &x[(n * g.c_in + c) * g.x_plane()..][..g.x_plane()];
+                    let mut sum = T::zero();
+                    g.each_pair(k, |at_y, at_x| sum += x[at_x] * dy[at_y]);
+                    dw[weight - o * taps] += sum;
+                });
+            }
+        });
     }
 }
 
@@ -139,11 +130,7 @@ impl Op for Forward {
 
     fn infer(&self, inputs: &[&Spec]) -> Result<Spec, ShapeError> {
         if !(2..=3).contains(&inputs.len()) {
-            return Err(ShapeError::Arity {
-                op: self.name(),
-                expected: 3,
-                got: inputs.len(),
-            });
+            return Err(ShapeError::Arity { op: self.name(), expected: 3, got: inputs.len() });
         }
         self.0.check(inputs[0])?;
         let [n, c, h, w] = image(self.name(), inputs[0])?;
@@ -151,22 +138,12 @@ impl Op for Forward {
         let groups = self.0.groups;
         if c % groups != 0 || o % groups != 0 || cg != c / groups {
             let what = "the weight must be [O, C/groups, KH, KW] for an input [N, C, H, W]";
-            return Err(ShapeError::mismatch(
-                self.name(),
-                what,
-                inputs[1],
-                inputs[0],
-            ));
+            return Err(ShapeError::mismatch(self.name(), what, inputs[1], inputs[0]));
         }
         if let Some(bias) = inputs.get(2)
             && **bias != Spec::float([o])
         {
-            return Err(ShapeError::mismatch(
-                self.name(),
-                "the bias must be [O]",
-                bias,
-                inputs[1],
-            ));
+            return Err(ShapeError::mismatch(self.name(), "the bias must be [O]", bias, inputs[1]));
         }
         match (self.0.extent(0, h, kh), self.0.extent(1, w, kw)) {
             (Some(oh), Some(ow)) => Ok(Spec::float([n, o, oh, ow])),
@@ -185,36 +162,20 @@ impl Op for Forward {
         let dx = match cx.needs[0] {
             true => {
                 let [_, _, h, w_in] = image("conv2d", g.spec(x))?;
-                Some(g.apply(
-                    InputGrad {
-                        conv: conv.clone(),
-                        input: [h, w_in],
-                    },
-                    &[cx.dy, w],
-                )?)
+                Some(g.apply(InputGrad { conv: conv.clone(), input: [h, w_in] }, &[cx.dy, w])?)
             }
             false => None,
         };
         let dw = match cx.needs[1] {
             true => {
                 let [_, _, kh, kw] = image("conv2d", g.spec(w))?;
-                Some(g.apply(
-                    WeightGrad {
-                        conv,
-                        kernel: [kh, kw],
-                    },
-                    &[x, cx.dy],
-                )?)
+                Some(g.apply(WeightGrad { conv, kernel: [kh, kw] }, &[x, cx.dy])?)
             }
             false => None,
         };
         let mut grads = vec![dx, dw];
         if let Some(&needed) = cx.needs.get(2) {
-            grads.push(if needed {
-                Some(g.channel_sum(cx.dy)?)
-            } else {
-                None
-            });
+            grads.push(if needed { Some(g.channel_sum(cx.dy)?) } else { None });
         }
         Ok(grads)
     }
@@ -231,21 +192,12 @@ impl Op for Forward {
             return conv::lower(conv::FORWARD, cx.variant, &g.shape(bias));
         }
         // Without a bias its binding holds the weight, which the kernel then never reads.
-        let args = vec![
-            Arg::Input(0),
-            Arg::Input(1),
-            Arg::Input(if bias { 2 } else { 1 }),
-            Arg::Output,
-        ];
+        let args = vec![Arg::Input(0), Arg::Input(1), Arg::Input(if bias { 2 } else { 1 }), Arg::Output];
         plain("forward", cx.output.numel(), args, &g, bias)
     }
 
     fn flops(&self, inputs: &[&Spec], output: &Spec) -> u64 {
-        let bias = if inputs.len() == 3 {
-            output.numel() as u64
-        } else {
-            0
-        };
+        let bias = if inputs.len() == 3 { output.numel() as u64 } else { 0 };
         products(inputs[1], output) + bias
     }
 
@@ -262,12 +214,7 @@ impl Op for InputGrad {
     fn infer(&self, inputs: &[&Spec]) -> Result<Spec, ShapeError> {
         let [n, ..] = image(self.name(), inputs[0])?;
         let [_, cg, ..] = image(self.name(), inputs[1])?;
-        Ok(Spec::float([
-            n,
-            cg * self.conv.groups,
-            self.input[0],
-            self.input[1],
-        ]))
+        Ok(Spec::float([n, cg * self.conv.groups, self.input[0], self.input[1]]))
     }
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
@@ -280,13 +227,7 @@ impl Op for InputGrad {
         if cx.variant != PLAIN {
             return conv::lower(conv::INPUT_GRAD, cx.variant, &g.shape(false));
         }
-        plain(
-            "grad_input",
-            cx.output.numel(),
-            vec![Arg::Input(0), Arg::Input(1), Arg::Output],
-            &g,
-            false,
-        )
+        plain("grad_input", cx.output.numel(), vec![Arg::Input(0), Arg::Input(1), Arg::Output], &g, false)
     }
 
     fn flops(&self, inputs: &[&Spec], _: &Spec) -> u64 {
@@ -306,10 +247,7 @@ impl Op for WeightGrad {
     fn infer(&self, inputs: &[&Spec]) -> Result<Spec, ShapeError> {
         let [_, c, ..] = image(self.name(), inputs[0])?;
         let [_, o, ..] = image(self.name(), inputs[1])?;
-        Ok(Spec {
-            shape: [o, c / self.conv.groups, self.kernel[0], self.kernel[1]].into(),
-            dtype: DType::Float,
-        })
+        Ok(Spec { shape: [o, c / self.conv.groups, self.kernel[0], self.kernel[1]].into(), dtype: DType::Float })
     }
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
@@ -322,13 +260,7 @@ impl Op for WeightGrad {
         if cx.variant != PLAIN {
             return conv::lower(conv::WEIGHT_GRAD, cx.variant, &g.shape(false));
         }
-        plain(
-            "grad_weight",
-            cx.output.numel(),
-            vec![Arg::Input(0), Arg::Input(1), Arg::Output],
-            &g,
-            false,
-        )
+        plain("grad_weight", cx.output.numel(), vec![Arg::Input(0), Arg::Input(1), Arg::Output], &g, false)
     }
 
     fn flops(&self, inputs: &[&Spec], output: &Spec) -> u64 {
@@ -348,16 +280,14 @@ fn products(weight: &Spec, output: &Spec) -> u64 {
 
 fn plain(entry: &'static str, count: usize, args: Vec<Arg>, g: &Geometry, bias: bool) -> Lowering {
     let consts = conv::consts(&g.shape(bias));
-    Lowering {
-        dispatches: vec![Dispatch::elementwise(
-            "conv2d.wgsl",
-            entry,
-            count,
-            args,
-            consts,
-        )],
-        scratch: Vec::new(),
-    }
+    let dispatch = Dispatch::elementwise("conv2d.wgsl", entry, count, args, consts);
+    let groups = g.conv.groups;
+    let (total, turns) = match entry {
+        "forward" => (g.kernel[0], g.kernel[1] * (g.c_in / groups + 1)),
+        "grad_input" => (g.kernel[0], g.kernel[1] * (g.c_out / groups + 1)),
+        _ => (g.n * g.out[0], g.out[1]),
+    };
+    Lowering { dispatches: in_series(dispatch, total, turns), scratch: Vec::new() }
 }
 
 impl Graph {
@@ -365,13 +295,7 @@ impl Graph {
     ///
     /// # Errors
     /// The shapes do not fit each other, or the kernel is larger than the padded input.
-    pub fn conv2d(
-        &mut self,
-        x: NodeId,
-        w: NodeId,
-        bias: Option<NodeId>,
-        conv: Conv2d,
-    ) -> Result<NodeId, ShapeError> {
+    pub fn conv2d(&mut self, x: NodeId, w: NodeId, bias: Option<NodeId>, conv: Conv2d) -> Result<NodeId, ShapeError> {
         let mut inputs = vec![x, w];
         inputs.extend(bias);
         self.apply(Forward(conv), &inputs)

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::sample::{self, Sample};
 use super::{Eval, Kernel, LowerCx, Op, PLAIN};
 use crate::autodiff::Backward;
-use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
+use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, in_series};
 use crate::gpu::matmul as fast;
 use crate::graph::{Graph, NodeId};
 use crate::real::Real;
@@ -40,26 +40,12 @@ pub struct Dims {
 }
 
 impl MatMul {
-    const LINEAR: Self = Self {
-        ta: false,
-        tb: true,
-    };
-    const PRODUCT: Self = Self {
-        ta: false,
-        tb: false,
-    };
+    const LINEAR: Self = Self { ta: false, tb: true };
+    const PRODUCT: Self = Self { ta: false, tb: false };
 
     fn dims(self, a: &Spec, b: &Spec) -> Dims {
-        let [m, k] = if self.ta {
-            [a.shape[1], a.shape[0]]
-        } else {
-            [a.shape[0], a.shape[1]]
-        };
-        Dims {
-            m,
-            k,
-            n: b.shape[usize::from(!self.tb)],
-        }
+        let [m, k] = if self.ta { [a.shape[1], a.shape[0]] } else { [a.shape[0], a.shape[1]] };
+        Dims { m, k, n: b.shape[usize::from(!self.tb)] }
     }
 }
 
@@ -83,63 +69,41 @@ impl<T: Real> Kernel<T> for MatMul {
         let (a, b) = (cx.float(0), cx.float(1));
         let (ai, ak) = if self.ta { (1, m) } else { (k, 1) };
         let (bj, bk) = if self.tb { (k, 1) } else { (1, n) };
-        cx.out()
-            .par_chunks_mut(n.max(1))
-            .enumerate()
-            .for_each(|(i, row)| {
-                for (j, y) in row.iter_mut().enumerate() {
-                    let sum: T = (0..k)
-                        .map(|t| a[i * ai + t * ak] * b[j * bj + t * bk])
-                        .sum();
-                    *y = sum + bias.map_or(T::zero(), |b| b[j]);
-                }
-            });
+        cx.out().par_chunks_mut(n.max(1)).enumerate().for_each(|(i, row)| {
+            for (j, y) in row.iter_mut().enumerate() {
+                let sum: T = (0..k).map(|t| a[i * ai + t * ak] * b[j * bj + t * bk]).sum();
+                *y = sum + bias.map_or(T::zero(), |b| b[j]);
+            }
+        });
     }
 }
 
 impl Op for MatMul {
     fn name(&self) -> &'static str {
-        if self.tb && !self.ta {
-            "linear"
-        } else {
-            "matmul"
-        }
+        if self.tb && !self.ta { "linear" } else { "matmul" }
     }
 
     fn infer(&self, inputs: &[&Spec]) -> Result<Spec, ShapeError> {
         if !(2..=3).contains(&inputs.len()) {
-            return Err(ShapeError::Arity {
-                op: self.name(),
-                expected: 2,
-                got: inputs.len(),
-            });
+            return Err(ShapeError::Arity { op: self.name(), expected: 2, got: inputs.len() });
         }
         let a = matrix(self.name(), inputs[0])?;
         let b = matrix(self.name(), inputs[1])?;
         if a[usize::from(!self.ta)] != b[usize::from(self.tb)] {
-            return Err(ShapeError::mismatch(
-                self.name(),
-                "the inner axes must agree",
-                inputs[0],
-                inputs[1],
-            ));
+            return Err(ShapeError::mismatch(self.name(), "the inner axes must agree", inputs[0], inputs[1]));
         }
         let Dims { m, n, .. } = self.dims(inputs[0], inputs[1]);
         match inputs.get(2) {
-            Some(bias) if **bias != Spec::float([n]) => Err(ShapeError::mismatch(
-                self.name(),
-                "the bias must be [out]",
-                bias,
-                inputs[1],
-            )),
+            Some(bias) if **bias != Spec::float([n]) => {
+                Err(ShapeError::mismatch(self.name(), "the bias must be [out]", bias, inputs[1]))
+            }
             _ => Ok(Spec::float([m, n])),
         }
     }
 
     fn backward(&self, g: &mut Graph, cx: &Backward) -> Result<Vec<Option<NodeId>>, ShapeError> {
         let (a, b) = (cx.inputs[0], cx.inputs[1]);
-        let product =
-            |g: &mut Graph, ta, tb, left, right| g.apply(Self { ta, tb }, &[left, right]).map(Some);
+        let product = |g: &mut Graph, ta, tb, left, right| g.apply(Self { ta, tb }, &[left, right]).map(Some);
         // With y = A B, where A = op(a) and B = op(b): dA = dy B^T and dB = A^T dy; a transposed factor swaps the roles.
         let da = match (cx.needs[0], self.ta) {
             (false, _) => None,
@@ -153,11 +117,7 @@ impl Op for MatMul {
         };
         let mut grads = vec![da, db];
         if let Some(&needed) = cx.needs.get(2) {
-            grads.push(if needed {
-                Some(g.channel_sum(cx.dy)?)
-            } else {
-                None
-            });
+            grads.push(if needed { Some(g.channel_sum(cx.dy)?) } else { None });
         }
         Ok(grads)
     }
@@ -181,17 +141,9 @@ impl Op for MatMul {
             ("BIAS", Const::B(bias)),
         ];
         // Without a bias its binding holds the right factor, which the kernel then never reads as one.
-        let args = vec![
-            Arg::Input(0),
-            Arg::Input(1),
-            Arg::Input(if bias { 2 } else { 1 }),
-            Arg::Output,
-        ];
+        let args = vec![Arg::Input(0), Arg::Input(1), Arg::Input(if bias { 2 } else { 1 }), Arg::Output];
         let d = Dispatch::elementwise("matmul.wgsl", "forward", cx.output.numel(), args, consts);
-        Lowering {
-            dispatches: vec![d],
-            scratch: Vec::new(),
-        }
+        Lowering { dispatches: in_series(d, dims.k.div_ceil(64), 64), scratch: Vec::new() }
     }
 
     fn flops(&self, inputs: &[&Spec], output: &Spec) -> u64 {
@@ -205,12 +157,7 @@ impl Graph {
     ///
     /// # Errors
     /// The shapes do not fit.
-    pub fn linear(
-        &mut self,
-        x: NodeId,
-        w: NodeId,
-        bias: Option<NodeId>,
-    ) -> Result<NodeId, ShapeError> {
+    pub fn linear(&mut self, x: NodeId, w: NodeId, bias: Option<NodeId>) -> Result<NodeId, ShapeError> {
         let mut inputs = vec![x, w];
         inputs.extend(bias);
         self.apply(MatMul::LINEAR, &inputs)
@@ -249,34 +196,14 @@ pub fn samples(name: &str) -> Vec<Sample> {
             }
             Sample::new(what, inputs, |g, i| g.linear(i[0], i[1], i.get(2).copied()))
         } else {
-            Sample::new(
-                what,
-                vec![sample::x(&[m, k]), sample::x(&[k, n])],
-                |g, i| g.matmul(i[0], i[1]),
-            )
+            Sample::new(what, vec![sample::x(&[m, k]), sample::x(&[k, n])], |g, i| g.matmul(i[0], i[1]))
         });
     }
     if name == "linear" {
-        let inputs = vec![
-            sample::x(&[32, 8192]),
-            sample::x(&[128, 8192]),
-            sample::x(&[128]),
-        ];
-        samples.push(
-            Sample::new("wide input", inputs, |g, i| {
-                g.linear(i[0], i[1], Some(i[2]))
-            })
-            .terms(8192)
-            .large(),
-        );
-        let inputs = vec![
-            sample::x(&[2049, 3]),
-            sample::x(&[2050, 3]),
-            sample::x(&[2050]),
-        ];
-        let many = Sample::new("more than 65,535 workgroups", inputs, |g, i| {
-            g.linear(i[0], i[1], Some(i[2]))
-        });
+        let inputs = vec![sample::x(&[32, 8192]), sample::x(&[128, 8192]), sample::x(&[128])];
+        samples.push(Sample::new("wide input", inputs, |g, i| g.linear(i[0], i[1], Some(i[2]))).terms(8192).large());
+        let inputs = vec![sample::x(&[2049, 3]), sample::x(&[2050, 3]), sample::x(&[2050])];
+        let many = Sample::new("more than 65,535 workgroups", inputs, |g, i| g.linear(i[0], i[1], Some(i[2])));
         samples.push(many.terms(2050).large());
     }
     samples

@@ -38,10 +38,7 @@ pub trait Op: Kernel<f32> + Kernel<f64> + Debug + Send + Sync + 'static {
     /// A [`ShapeError`], by default that there is no derivative.
     fn backward(&self, _g: &mut Graph, cx: &Backward) -> Result<Vec<Option<NodeId>>, ShapeError> {
         let input = cx.needs.iter().position(|&n| n).unwrap_or(0);
-        Err(ShapeError::NoDerivative {
-            op: self.name(),
-            input,
-        })
+        Err(ShapeError::NoDerivative { op: self.name(), input })
     }
 
     /// False for inputs into which no gradient flows by nature: labels, indices, seeds, statistics whose dependence is
@@ -202,20 +199,12 @@ impl<'a, T: Real> Eval<'a, T> {
     /// Input `i` for a fast kernel: `None` in `f64` or when only references may run.
     #[must_use]
     pub fn fast_f32(&self, i: usize) -> Option<&'a [f32]> {
-        if self.fast {
-            T::as_f32(self.float(i))
-        } else {
-            None
-        }
+        if self.fast { T::as_f32(self.float(i)) } else { None }
     }
 
     /// The output for a fast kernel.
     pub fn fast_out(&mut self) -> Option<&mut [f32]> {
-        if self.fast {
-            T::as_f32_mut(self.out())
-        } else {
-            None
-        }
+        if self.fast { T::as_f32_mut(self.out()) } else { None }
     }
 }
 

@@ -133,17 +133,12 @@ impl<T: Real> Kernel<T> for Pointwise {
         let p = self.p;
         if let (Some(x), Some(out)) = (T::as_f32(x), T::as_f32_mut(cx.out())) {
             let f = self.row.f32.forward;
-            out.par_chunks_mut(CHUNK)
-                .zip(x.par_chunks(CHUNK))
-                .for_each(|(o, x)| f(x, p as f32, o));
+            out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(o, x)| f(x, p as f32, o));
         } else {
             let x: Vec<f64> = x.iter().map(|v| v.f64()).collect();
             let mut out = vec![0.0; x.len()];
             (self.row.f64.forward)(&x, p, &mut out);
-            cx.out()
-                .iter_mut()
-                .zip(out)
-                .for_each(|(o, v)| *o = T::of(v));
+            cx.out().iter_mut().zip(out).for_each(|(o, v)| *o = T::of(v));
         }
     }
 }
@@ -152,9 +147,7 @@ impl<T: Real> Kernel<T> for PointwiseGrad {
     fn eval(&self, cx: &mut Eval<'_, T>) {
         let (y, dy) = (cx.float(0), cx.float(1));
         let p = self.0.p;
-        if let (Some(y), Some(dy), Some(out)) =
-            (T::as_f32(y), T::as_f32(dy), T::as_f32_mut(cx.out()))
-        {
+        if let (Some(y), Some(dy), Some(out)) = (T::as_f32(y), T::as_f32(dy), T::as_f32_mut(cx.out())) {
             let f = self.0.row.f32.gradient;
             out.par_chunks_mut(CHUNK)
                 .zip(y.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
@@ -164,10 +157,7 @@ impl<T: Real> Kernel<T> for PointwiseGrad {
             let (y, dy) = (wide(y), wide(dy));
             let mut out = vec![0.0; y.len()];
             (self.0.row.f64.gradient)(&y, &dy, p, &mut out);
-            cx.out()
-                .iter_mut()
-                .zip(out)
-                .for_each(|(o, v)| *o = T::of(v));
+            cx.out().iter_mut().zip(out).for_each(|(o, v)| *o = T::of(v));
         }
     }
 }
@@ -195,28 +185,15 @@ impl Op for Pointwise {
     }
 
     fn backward(&self, g: &mut Graph, cx: &Backward) -> Result<Vec<Option<NodeId>>, ShapeError> {
-        Ok(vec![Some(g.apply(
-            PointwiseGrad(self.clone()),
-            &[cx.output, cx.dy],
-        )?)])
+        Ok(vec![Some(g.apply(PointwiseGrad(self.clone()), &[cx.output, cx.dy])?)])
     }
 
     fn lower(&self, cx: &LowerCx) -> Lowering {
-        lower(
-            cx,
-            self.row,
-            "forward",
-            self.p,
-            vec![Arg::Input(0), Arg::Output],
-        )
+        lower(cx, self.row, "forward", self.p, vec![Arg::Input(0), Arg::Output])
     }
 
     fn detail(&self) -> String {
-        if self.row.forward.contains('p') && self.p != 0.0 {
-            format!("{}", self.p)
-        } else {
-            String::new()
-        }
+        if self.row.forward.contains('p') && self.p != 0.0 { format!("{}", self.p) } else { String::new() }
     }
 }
 
@@ -228,24 +205,13 @@ impl Op for PointwiseGrad {
     fn infer(&self, inputs: &[&Spec]) -> Result<Spec, ShapeError> {
         arity(self.name(), inputs, 2)?;
         if inputs[0] != inputs[1] {
-            return Err(ShapeError::mismatch(
-                self.name(),
-                "the gradient must be shaped like y",
-                inputs[0],
-                inputs[1],
-            ));
+            return Err(ShapeError::mismatch(self.name(), "the gradient must be shaped like y", inputs[0], inputs[1]));
         }
         float_like(self.name(), inputs[0])
     }
 
     fn lower(&self, cx: &LowerCx) -> Lowering {
-        lower(
-            cx,
-            self.0.row,
-            "gradient",
-            self.0.p,
-            vec![Arg::Input(0), Arg::Input(1), Arg::Output],
-        )
+        lower(cx, self.0.row, "gradient", self.0.p, vec![Arg::Input(0), Arg::Input(1), Arg::Output])
     }
 
     fn detail(&self) -> String {
@@ -265,12 +231,8 @@ fn lower(cx: &LowerCx, row: &'static Row, entry: &'static str, p: f64, args: Vec
             ("DERIVATIVE", Const::Text(row.derivative)),
         ],
     );
-    d.consts
-        .retain(|(name, _)| entry == "forward" || *name != "FORWARD");
-    Lowering {
-        dispatches: vec![d],
-        scratch: Vec::new(),
-    }
+    d.consts.retain(|(name, _)| entry == "forward" || *name != "FORWARD");
+    Lowering { dispatches: vec![d], scratch: Vec::new() }
 }
 
 macro_rules! record {
@@ -318,9 +280,7 @@ pub fn samples(row: &'static Row) -> Vec<Sample> {
     };
     let sample = |name: &str, shape: &[usize]| {
         let input = sample::filled(shape, sample::Fill::AwayFromZero);
-        Sample::new(name, vec![input], move |g, x| {
-            g.apply(Pointwise { row, p }, &[x[0]])
-        })
+        Sample::new(name, vec![input], move |g, x| g.apply(Pointwise { row, p }, &[x[0]]))
     };
     vec![
         sample("one element", &[1]),

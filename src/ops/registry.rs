@@ -14,16 +14,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(
-        name: &'static str,
-        what: &'static str,
-        samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            name,
-            what,
-            samples: Box::new(samples),
-        }
+    fn new(name: &'static str, what: &'static str, samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static) -> Self {
+        Self { name, what, samples: Box::new(samples) }
     }
 
     /// Its samples, awkward shapes included.
@@ -42,22 +34,14 @@ pub fn registry() -> Vec<Entry> {
         Entry::new("matmul", "a b", || matmul::samples("matmul")),
         Entry::new("add", "a + b, broadcast", || binary::samples("add")),
         Entry::new("mul", "a * b, broadcast", || binary::samples("mul")),
-        Entry::new("broadcast_to", "repeats along axes", || {
-            binary::samples("broadcast_to")
-        }),
+        Entry::new("broadcast_to", "repeats along axes", || binary::samples("broadcast_to")),
         Entry::new("sum_to", "sums along axes", sum_to::samples),
-        Entry::new("reshape", "the same elements under another shape", || {
-            reshape::samples("reshape")
-        }),
+        Entry::new("reshape", "the same elements under another shape", || reshape::samples("reshape")),
         Entry::new("fill", "a constant", || reshape::samples("fill")),
-        Entry::new("pack", "tensors side by side in one vector", || {
-            reshape::samples("pack")
-        }),
+        Entry::new("pack", "tensors side by side in one vector", || reshape::samples("pack")),
     ];
     for row in pointwise::TABLE {
-        entries.push(Entry::new(row.name, row.forward, || {
-            pointwise::samples(row)
-        }));
+        entries.push(Entry::new(row.name, row.forward, || pointwise::samples(row)));
     }
     entries
 }

@@ -33,19 +33,11 @@ impl Op for Reshape {
 
     fn infer(&self, inputs: &[&Spec]) -> Result<Spec, ShapeError> {
         arity(self.name(), inputs, 1)?;
-        let to = Spec {
-            shape: self.0.clone(),
-            dtype: inputs[0].dtype,
-        };
+        let to = Spec { shape: self.0.clone(), dtype: inputs[0].dtype };
         if inputs[0].numel() == to.numel() {
             Ok(to)
         } else {
-            Err(ShapeError::mismatch(
-                self.name(),
-                "the number of elements must stay",
-                inputs[0],
-                &to,
-            ))
+            Err(ShapeError::mismatch(self.name(), "the number of elements must stay", inputs[0], &to))
         }
     }
 
@@ -95,17 +87,8 @@ impl Op for Fill {
 
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let consts = vec![("VALUE", Const::F(self.value as f32))];
-        let d = Dispatch::elementwise(
-            "fill.wgsl",
-            "forward",
-            cx.output.numel(),
-            vec![Arg::Output],
-            consts,
-        );
-        Lowering {
-            dispatches: vec![d],
-            scratch: Vec::new(),
-        }
+        let d = Dispatch::elementwise("fill.wgsl", "forward", cx.output.numel(), vec![Arg::Output], consts);
+        Lowering { dispatches: vec![d], scratch: Vec::new() }
     }
 
     fn flops(&self, _: &[&Spec], _: &Spec) -> u64 {
@@ -142,21 +125,13 @@ impl Op for Pack {
         let mut end = 0;
         for (&at, input) in self.offsets.iter().zip(inputs) {
             if input.dtype != DType::Float || at < end || at % crate::store::ALIGN != 0 {
-                return Err(ShapeError::invalid(
-                    self.name(),
-                    "floats at rising offsets, multiples of 64",
-                    input,
-                ));
+                return Err(ShapeError::invalid(self.name(), "floats at rising offsets, multiples of 64", input));
             }
             end = at + input.numel();
         }
         if end > self.len {
             let what = format!("the inputs end at {end}, past the length {}", self.len);
-            return Err(ShapeError::Invalid {
-                op: self.name(),
-                what,
-                input: Spec::float([self.len]),
-            });
+            return Err(ShapeError::Invalid { op: self.name(), what, input: Spec::float([self.len]) });
         }
         Ok(Spec::float([self.len]))
     }
@@ -180,11 +155,7 @@ impl Graph {
     /// # Errors
     /// The number of elements differs.
     pub fn reshape(&mut self, x: NodeId, shape: &Shape) -> Result<NodeId, ShapeError> {
-        if self.spec(x).shape == *shape {
-            Ok(x)
-        } else {
-            self.apply(Reshape(shape.clone()), &[x])
-        }
+        if self.spec(x).shape == *shape { Ok(x) } else { self.apply(Reshape(shape.clone()), &[x]) }
     }
 
     /// `[N, ...] -> [N, the rest]`.
@@ -205,13 +176,7 @@ impl Graph {
     /// # Errors
     /// Never for a shape that memory holds.
     pub fn fill(&mut self, shape: &Shape, value: f64) -> Result<NodeId, ShapeError> {
-        self.apply(
-            Fill {
-                shape: shape.clone(),
-                value,
-            },
-            &[],
-        )
+        self.apply(Fill { shape: shape.clone(), value }, &[])
     }
 }
 
@@ -231,14 +196,10 @@ pub fn samples(name: &str) -> Vec<Sample> {
                 g.sigmoid(y)
             }),
         ],
-        "fill" => vec![Sample::new(
-            "times an input",
-            vec![sample::x(&[65, 3])],
-            |g, x| {
-                let c = g.fill(&Shape::from([3]), -1.5)?;
-                g.mul(x[0], c)
-            },
-        )],
+        "fill" => vec![Sample::new("times an input", vec![sample::x(&[65, 3])], |g, x| {
+            let c = g.fill(&Shape::from([3]), -1.5)?;
+            g.mul(x[0], c)
+        })],
         _ => vec![Sample::new(
             "three tensors with gaps",
             vec![
@@ -250,13 +211,7 @@ pub fn samples(name: &str) -> Vec<Sample> {
                 let a = g.scale(x[0], 2.0)?;
                 let b = g.tanh(x[1])?;
                 // The middle one is an input as it is: that cannot be computed in place and has to be copied.
-                g.apply(
-                    Pack {
-                        offsets: vec![0, 64, 192],
-                        len: 256,
-                    },
-                    &[a, x[2], b],
-                )
+                g.apply(Pack { offsets: vec![0, 64, 192], len: 256 }, &[a, x[2], b])
             },
         )],
     }

@@ -60,13 +60,7 @@ impl Sample {
         inputs: Vec<SampleInput>,
         build: impl Fn(&mut Graph, &[NodeId]) -> Result<NodeId, ShapeError> + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            name: name.into(),
-            inputs,
-            build: Arc::new(build),
-            terms: 1,
-            large: false,
-        }
+        Self { name: name.into(), inputs, build: Arc::new(build), terms: 1, large: false }
     }
 
     /// Says how many numbers the worst sum adds up.
@@ -86,11 +80,7 @@ impl Sample {
     /// The inputs' values: a function of the sample alone.
     #[must_use]
     pub fn values(&self, seed: u32) -> Vec<Tensor> {
-        self.inputs
-            .iter()
-            .enumerate()
-            .map(|(i, input)| fill(input, seed, i as u32))
-            .collect()
+        self.inputs.iter().enumerate().map(|(i, input)| fill(input, seed, i as u32)).collect()
     }
 
     /// Relative error that an f32 kernel may have.
@@ -103,51 +93,31 @@ impl Sample {
 /// A float input whose gradient is checked.
 #[must_use]
 pub fn x(shape: &[usize]) -> SampleInput {
-    SampleInput {
-        spec: Spec::float(shape.to_vec()),
-        fill: Fill::Normal,
-        checked: true,
-    }
+    SampleInput { spec: Spec::float(shape.to_vec()), fill: Fill::Normal, checked: true }
 }
 
 /// As [`x`], filled otherwise.
 #[must_use]
 pub fn filled(shape: &[usize], fill: Fill) -> SampleInput {
-    SampleInput {
-        spec: Spec::float(shape.to_vec()),
-        fill,
-        checked: true,
-    }
+    SampleInput { spec: Spec::float(shape.to_vec()), fill, checked: true }
 }
 
 /// A float input that is not differentiated.
 #[must_use]
 pub fn fixed(shape: &[usize], fill: Fill) -> SampleInput {
-    SampleInput {
-        spec: Spec::float(shape.to_vec()),
-        fill,
-        checked: false,
-    }
+    SampleInput { spec: Spec::float(shape.to_vec()), fill, checked: false }
 }
 
 /// An integer input.
 #[must_use]
 pub fn words(shape: &[usize], fill: Fill) -> SampleInput {
-    SampleInput {
-        spec: Spec::u32(shape.to_vec()),
-        fill,
-        checked: false,
-    }
+    SampleInput { spec: Spec::u32(shape.to_vec()), fill, checked: false }
 }
 
 /// A byte input.
 #[must_use]
 pub fn bytes(shape: &[usize]) -> SampleInput {
-    SampleInput {
-        spec: Spec::u8(shape.to_vec()),
-        fill: Fill::Below(256),
-        checked: false,
-    }
+    SampleInput { spec: Spec::u8(shape.to_vec()), fill: Fill::Below(256), checked: false }
 }
 
 fn fill(input: &SampleInput, seed: u32, index: u32) -> Tensor {
@@ -165,10 +135,7 @@ fn fill(input: &SampleInput, seed: u32, index: u32) -> Tensor {
             let mut order: Vec<u32> = (0..n as u32).collect();
             rng.shuffle(&mut order);
             let step = (4.0 / n as f32).max(0.01);
-            order
-                .iter()
-                .map(|&i| (i as f32 - 0.5 * n as f32) * step)
-                .collect()
+            order.iter().map(|&i| (i as f32 - 0.5 * n as f32) * step).collect()
         }
         Fill::Positive => (0..n).map(|_| rng.range(0.5, 2.0)).collect(),
         Fill::Below(bound) => (0..n).map(|_| rng.below(bound) as f32).collect(),

@@ -22,11 +22,7 @@ impl BatchNormShape {
     }
 
     /// The slices of one channel, image after image.
-    fn planes<'a>(
-        &self,
-        x: &'a [f32],
-        channel: usize,
-    ) -> impl Iterator<Item = &'a [f32]> + use<'a> {
+    fn planes<'a>(&self, x: &'a [f32], channel: usize) -> impl Iterator<Item = &'a [f32]> + use<'a> {
         x.chunks(self.pixels.max(1)).skip(channel).step_by(self.c)
     }
 
@@ -53,16 +49,10 @@ pub fn batch_norm2d_stats(x: &[f32], shape: &BatchNormShape, mean: &mut [f32], v
     check_len("batch_norm2d variance", var.len(), shape.c);
     let outputs = mean.par_iter_mut().zip(var.par_iter_mut()).enumerate();
     outputs.for_each(|(channel, (mean, var))| {
-        let sum: f64 = shape
-            .planes(x, channel)
-            .map(|plane| sum_by(plane, |v| v))
-            .sum();
+        let sum: f64 = shape.planes(x, channel).map(|plane| sum_by(plane, |v| v)).sum();
         let exact = sum / shape.count();
         let centre = exact as f32;
-        let squares: f64 = shape
-            .planes(x, channel)
-            .map(|plane| sum_by(plane, |v| (v - centre) * (v - centre)))
-            .sum();
+        let squares: f64 = shape.planes(x, channel).map(|plane| sum_by(plane, |v| (v - centre) * (v - centre))).sum();
         // The squares were taken around the rounded mean.
         let shift = exact - f64::from(centre);
         *mean = centre;
@@ -88,12 +78,7 @@ pub fn batch_norm2d(
 ) {
     shape.check("batch_norm2d input", x.len());
     shape.check("batch_norm2d output", y.len());
-    for (what, slice) in [
-        ("mean", mean),
-        ("variance", var),
-        ("gain", gain),
-        ("bias", bias),
-    ] {
+    for (what, slice) in [("mean", mean), ("variance", var), ("gain", gain), ("bias", bias)] {
         check_len(what, slice.len(), shape.c);
     }
     shape.for_planes(y, |start, c, y| {
@@ -165,13 +150,9 @@ pub fn batch_norm2d_input_grad(
     shape.check("batch_norm2d input", x.len());
     shape.check("batch_norm2d output gradient", dy.len());
     shape.check("batch_norm2d input gradient", dx.len());
-    for (what, slice) in [
-        ("mean", mean),
-        ("variance", var),
-        ("gain", gain),
-        ("gain gradient", dgain),
-        ("bias gradient", dbias),
-    ] {
+    for (what, slice) in
+        [("mean", mean), ("variance", var), ("gain", gain), ("gain gradient", dgain), ("bias gradient", dbias)]
+    {
         check_len(what, slice.len(), shape.c);
     }
     let count = shape.count() as f32;

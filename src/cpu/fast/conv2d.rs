@@ -26,21 +26,13 @@ pub fn conv2d(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape, y: 
     if let Some(bias) = bias {
         check_len("conv2d bias", bias.len(), shape.c_out);
     }
-    correlate(
-        x,
-        shape.c_in,
-        w,
-        bias,
-        shape.c_out,
-        shape.groups,
-        &window(shape),
-        y,
-    );
+    correlate(x, shape.c_in, w, bias, shape.c_out, shape.groups, &window(shape), y);
 }
 
 /// The gradient of [`conv2d`]'s input: `dy` as its output, `dx` as its input.
 ///
-/// With stride 1 it is a convolution of `dy` with the flipped weights. Otherwise the gradients of the unfolded columns are
+/// With stride 1 it is a convolution of `dy` with the flipped weights. Otherwise, or where `dx` has far fewer channels,
+/// the gradients of the unfolded columns are
 /// added back to the pixels they came from.
 ///
 /// # Panics
@@ -54,32 +46,17 @@ pub fn conv2d_input_grad(dy: &[f32], w: &[f32], shape: &ConvShape, dx: &mut [f32
         return;
     }
     let forward = window(shape);
-    if shape.stride != [1, 1] {
+    // Unfolding `dy` takes as many rows as it has channels a group, folding back as many as `dx` has, at twice the cost.
+    if shape.stride != [1, 1] || 2 * shape.c_in < shape.c_out {
         return fold_input_grad(dy, w, shape, &forward, dx);
     }
     // dx[ci][p] = sum over co and taps of dy[co][p + padding - tap * dilation] w[co][ci][tap]: turning the taps round
     // makes it a correlation with padding (k - 1) * dilation - padding.
-    let padding = |axis: usize| {
-        ((forward.kernel[axis] - 1) * forward.dilation[axis]) as isize - forward.padding[axis]
-    };
-    let back = Window {
-        input: forward.output,
-        output: forward.input,
-        padding: [padding(0), padding(1)],
-        ..forward
-    };
+    let padding = |axis: usize| ((forward.kernel[axis] - 1) * forward.dilation[axis]) as isize - forward.padding[axis];
+    let back = Window { input: forward.output, output: forward.input, padding: [padding(0), padding(1)], ..forward };
     let mut flipped = Scratch::take(w.len());
     flip_weight(w, shape, &mut flipped);
-    correlate(
-        dy,
-        shape.c_out,
-        &flipped,
-        None,
-        shape.c_in,
-        shape.groups,
-        &back,
-        dx,
-    );
+    correlate(dy, shape.c_out, &flipped, None, shape.c_in, shape.groups, &back, dx);
 }
 
 /// The gradient of [`conv2d`]'s bias: `db[co]` is the sum of `dy[.., co, .., ..]`.
@@ -111,11 +88,7 @@ fn flip_weight(w: &[f32], shape: &ConvShape, flipped: &mut [f32]) {
     let taps = shape.k_h * shape.k_w;
     let (ci_count, co_count) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
     for (i, out) in flipped.chunks_mut(taps).enumerate() {
-        let (co, ci, group) = (
-            i % co_count,
-            i / co_count % ci_count,
-            i / (co_count * ci_count),
-        );
+        let (co, ci, group) = (i % co_count, i / co_count % ci_count, i / (co_count * ci_count));
         let from = ((group * co_count + co) * ci_count + ci) * taps;
         for (out, value) in out.iter_mut().zip(w[from..from + taps].iter().rev()) {
             *out = *value;
@@ -144,14 +117,8 @@ fn correlate(
     let (ci_count, co_count) = (c_in / groups, c_out / groups);
     let taps = ci_count * window.kernel[0] * window.kernel[1];
     let (pixels_in, pixels) = (window.pixels_in(), window.pixels_out());
-    let weight = |group: usize| {
-        Matrix::new(
-            &w[group * co_count * taps..(group + 1) * co_count * taps],
-            co_count,
-            taps,
-            taps,
-        )
-    };
+    let weight =
+        |group: usize| Matrix::new(&w[group * co_count * taps..(group + 1) * co_count * taps], co_count, taps, taps);
     let planes = |image: usize, group: usize| {
         let start = (image * c_in + group * ci_count) * pixels_in;
         &x[start..start + ci_count * pixels_in]
@@ -160,78 +127,53 @@ fn correlate(
     match Blocks::choose(pixels, taps, MOST_PIXELS) {
         Blocks::Pixels(block) => {
             // One task an image and group.
-            y.par_chunks_mut(co_count * pixels)
-                .enumerate()
-                .for_each(|(task, y)| {
-                    let (image, group) = (task / groups, task % groups);
-                    let x = planes(image, group);
-                    if window.is_identity() {
-                        add_product(
-                            weight(group),
-                            Matrix::new(x, taps, pixels, pixels),
-                            bias_of(group),
-                            y,
-                            pixels,
-                        );
-                        return;
-                    }
-                    let mut columns = Scratch::take(taps * block);
-                    for range in ranges(pixels, block) {
-                        window.unfold(x, &range, &mut columns, block);
-                        let columns = Matrix::new(&columns, taps, range.len(), block);
-                        add_product(
-                            weight(group),
-                            columns,
-                            bias_of(group),
-                            &mut y[range.start..],
-                            pixels,
-                        );
-                    }
-                });
+            y.par_chunks_mut(co_count * pixels).enumerate().for_each(|(task, y)| {
+                let (image, group) = (task / groups, task % groups);
+                let x = planes(image, group);
+                if window.is_identity() {
+                    add_product(weight(group), Matrix::new(x, taps, pixels, pixels), bias_of(group), y, pixels);
+                    return;
+                }
+                let mut columns = Scratch::take(taps * block);
+                for range in ranges(pixels, block) {
+                    window.unfold(x, &range, &mut columns, block);
+                    let columns = Matrix::new(&columns, taps, range.len(), block);
+                    add_product(weight(group), columns, bias_of(group), &mut y[range.start..], pixels);
+                }
+            });
         }
         Blocks::Images(count) => {
-            y.par_chunks_mut(count * c_out * pixels)
-                .enumerate()
-                .for_each(|(task, y)| {
-                    let images = y.len() / (c_out * pixels);
-                    let pitch = (images * pixels).next_multiple_of(16);
-                    let mut columns = Scratch::zeroed(taps * pitch);
-                    let mut product = Scratch::take(co_count * pitch);
-                    for group in 0..groups {
-                        for i in 0..images {
-                            let x = planes(task * count + i, group);
-                            window.unfold(x, &(0..pixels), &mut columns[i * pixels..], pitch);
-                        }
-                        let columns = Matrix::new(&columns, taps, pitch, pitch);
-                        add_product(weight(group), columns, bias_of(group), &mut product, pitch);
-                        for (i, y) in y.chunks_mut(c_out * pixels).enumerate() {
-                            let y =
-                                &mut y[group * co_count * pixels..(group + 1) * co_count * pixels];
-                            for (y, row) in y.chunks_mut(pixels).zip(product.chunks(pitch)) {
-                                y.copy_from_slice(&row[i * pixels..(i + 1) * pixels]);
-                            }
+            y.par_chunks_mut(count * c_out * pixels).enumerate().for_each(|(task, y)| {
+                let images = y.len() / (c_out * pixels);
+                let pitch = (images * pixels).next_multiple_of(16);
+                let mut columns = Scratch::zeroed(taps * pitch);
+                let mut product = Scratch::take(co_count * pitch);
+                for group in 0..groups {
+                    for i in 0..images {
+                        let x = planes(task * count + i, group);
+                        window.unfold(x, &(0..pixels), &mut columns[i * pixels..], pitch);
+                    }
+                    let columns = Matrix::new(&columns, taps, pitch, pitch);
+                    add_product(weight(group), columns, bias_of(group), &mut product, pitch);
+                    for (i, y) in y.chunks_mut(c_out * pixels).enumerate() {
+                        let y = &mut y[group * co_count * pixels..(group + 1) * co_count * pixels];
+                        for (y, row) in y.chunks_mut(pixels).zip(product.chunks(pitch)) {
+                            y.copy_from_slice(&row[i * pixels..(i + 1) * pixels]);
                         }
                     }
-                });
+                }
+            });
         }
     }
 }
 
 /// `0..len` in pieces of `block`.
 pub(super) fn ranges(len: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len)
-        .step_by(block)
-        .map(move |start| start..(start + block).min(len))
+    (0..len).step_by(block).map(move |start| start..(start + block).min(len))
 }
 
 /// `y = bias + weight columns`, where the rows of `y` start `pitch` apart.
-fn add_product(
-    weight: Matrix<'_>,
-    columns: Matrix<'_>,
-    bias: Option<&[f32]>,
-    y: &mut [f32],
-    pitch: usize,
-) {
+fn add_product(weight: Matrix<'_>, columns: Matrix<'_>, bias: Option<&[f32]>, y: &mut [f32], pitch: usize) {
     if let Some(bias) = bias {
         let width = columns.width();
         for (y, &bias) in y.chunks_mut(pitch).zip(bias) {
@@ -242,13 +184,7 @@ fn add_product(
     const CHANNELS: usize = 48;
     for (i, rows) in ranges(weight.height(), CHANNELS).enumerate() {
         let y = &mut y[i * CHANNELS * pitch..];
-        gemm(
-            weight.rows_from(rows.start, rows.len()),
-            columns,
-            y,
-            pitch,
-            bias.is_some(),
-        );
+        gemm(weight.rows_from(rows.start, rows.len()), columns, y, pitch, bias.is_some());
     }
 }
 
@@ -261,20 +197,18 @@ fn fold_input_grad(dy: &[f32], w: &[f32], shape: &ConvShape, window: &Window, dx
         Blocks::Pixels(block) => block,
         Blocks::Images(_) => pixels,
     };
-    dx.par_chunks_mut(ci_count * window.pixels_in())
-        .enumerate()
-        .for_each(|(task, dx)| {
-            let group = task % shape.groups;
-            let start = task * co_count * pixels;
-            let dy = &dy[start..start + co_count * pixels];
-            let w = &w[group * co_count * taps..(group + 1) * co_count * taps];
-            let weight = Matrix::new(w, co_count, taps, taps).transposed();
-            let mut columns = Scratch::take(taps * block);
-            dx.fill(0.0);
-            for range in ranges(pixels, block) {
-                let dy = Matrix::new(&dy[range.start..], co_count, range.len(), pixels);
-                gemm(weight, dy, &mut columns, block, false);
-                window.fold_add(&columns, block, &range, dx);
-            }
-        });
+    dx.par_chunks_mut(ci_count * window.pixels_in()).enumerate().for_each(|(task, dx)| {
+        let group = task % shape.groups;
+        let start = task * co_count * pixels;
+        let dy = &dy[start..start + co_count * pixels];
+        let w = &w[group * co_count * taps..(group + 1) * co_count * taps];
+        let weight = Matrix::new(w, co_count, taps, taps).transposed();
+        let mut columns = Scratch::take(taps * block);
+        dx.fill(0.0);
+        for range in ranges(pixels, block) {
+            let dy = Matrix::new(&dy[range.start..], co_count, range.len(), pixels);
+            gemm(weight, dy, &mut columns, block, false);
+            window.fold_add(&columns, block, &range, dx);
+        }
+    });
 }

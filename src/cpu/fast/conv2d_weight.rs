@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::check_len;
 use super::conv_shape::ConvShape;
 use super::conv2d::{ranges, window};
-use super::gemm::{Matrix, add_partials, gemm};
+use super::gemm::{Matrix, add_partials, add_transposed_partials, gemm};
 use super::im2col::{Blocks, Window};
 use super::scratch::Scratch;
 
@@ -40,23 +40,38 @@ pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], shape: &ConvShape, dw: &mut [f3
     let images = shape.n.div_ceil(most);
     let (image_in, image_out) = (x.len() / shape.n, dy.len() / shape.n);
     let mut partial = Scratch::take(shape.n.div_ceil(images) * dw.len());
-    partial
-        .par_chunks_mut(dw.len())
-        .enumerate()
-        .for_each(|(run, dw)| {
-            let run = run * images..((run + 1) * images).min(shape.n);
-            dw.fill(0.0);
-            add_run(
-                &x[run.start * image_in..run.end * image_in],
-                &dy[run.start * image_out..run.end * image_out],
-                &ConvShape {
-                    n: run.len(),
-                    ..*shape
-                },
-                dw,
-            );
-        });
-    add_partials(&partial, dw);
+    partial.par_chunks_mut(dw.len()).enumerate().for_each(|(run, dw)| {
+        let run = run * images..((run + 1) * images).min(shape.n);
+        dw.fill(0.0);
+        add_run(
+            &x[run.start * image_in..run.end * image_in],
+            &dy[run.start * image_out..run.end * image_out],
+            &ConvShape { n: run.len(), ..*shape },
+            dw,
+        );
+    });
+    let (co_count, taps) = (shape.c_out / shape.groups, shape.patch_len());
+    if flips(co_count, taps) {
+        add_transposed_partials(&partial, [co_count, taps], dw);
+    } else {
+        add_partials(&partial, dw);
+    }
+}
+
+/// Whether the partial gradients are `[taps, channels]`. `gemm` packs one factor, transposing it; with the result
+/// this way round it is `dy`, which is smaller than the unfolded input.
+fn flips(channels: usize, taps: usize) -> bool {
+    channels >= 16 && channels < taps
+}
+
+/// `dw += dy columnsᵀ` for a block of pixels, or the transpose of that where [`flips`].
+fn add_block(dy: Matrix<'_>, columns: Matrix<'_>, dw: &mut [f32]) {
+    let (channels, taps) = (dy.height(), columns.height());
+    if flips(channels, taps) {
+        gemm(columns, dy.transposed(), dw, channels, true);
+    } else {
+        gemm(dy, columns.transposed(), dw, taps, true);
+    }
 }
 
 /// Adds the gradient of a run of images to `dw`.
@@ -96,7 +111,7 @@ fn add_run(x: &[f32], dy: &[f32], shape: &ConvShape, dw: &mut [f32]) {
                     }
                     let dy = Matrix::new(&side_by_side, co_count, pitch, pitch);
                     let columns = Matrix::new(&columns, taps, pitch, pitch);
-                    gemm(dy, columns.transposed(), dw, taps, true);
+                    add_block(dy, columns, dw);
                 }
             }
         }
@@ -104,14 +119,7 @@ fn add_run(x: &[f32], dy: &[f32], shape: &ConvShape, dw: &mut [f32]) {
 }
 
 /// Adds the gradient of one image and group to `dw` `[co_count, taps]`.
-fn add_image(
-    window: &Window,
-    x: &[f32],
-    dy: &[f32],
-    co_count: usize,
-    block: usize,
-    dw: &mut [f32],
-) {
+fn add_image(window: &Window, x: &[f32], dy: &[f32], co_count: usize, block: usize, dw: &mut [f32]) {
     let (pixels, taps) = (window.pixels_out(), dw.len() / co_count);
     let mut columns = Scratch::take(taps * block);
     for range in ranges(pixels, block) {
@@ -122,6 +130,6 @@ fn add_image(
             window.unfold(x, &range, &mut columns, block);
             Matrix::new(&columns, taps, range.len(), block)
         };
-        gemm(dy, columns.transposed(), dw, taps, true);
+        add_block(dy, columns, dw);
     }
 }

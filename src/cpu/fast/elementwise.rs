@@ -18,13 +18,11 @@ pub fn fill(out: &mut [f32], value: f32) {
 /// When the lengths differ.
 pub fn map1(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     check_len("map input", x.len(), out.len());
-    out.par_chunks_mut(CHUNK)
-        .zip(x.par_chunks(CHUNK))
-        .for_each(|(out, x)| {
-            for (out, &x) in out.iter_mut().zip(x) {
-                *out = f(x);
-            }
-        });
+    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = f(x);
+        }
+    });
 }
 
 /// `out[i] = f(x[i], y[i])`.
@@ -35,40 +33,27 @@ pub fn map2(x: &[f32], y: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32 +
     check_len("map first input", x.len(), out.len());
     check_len("map second input", y.len(), out.len());
     let inputs = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK));
-    out.par_chunks_mut(CHUNK)
-        .zip(inputs)
-        .for_each(|(out, (x, y))| {
-            for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
-                *out = f(x, y);
-            }
-        });
+    out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, (x, y))| {
+        for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
+            *out = f(x, y);
+        }
+    });
 }
 
 /// `out[i] = f(x[i], y[i], z[i])`.
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn map3(
-    x: &[f32],
-    y: &[f32],
-    z: &[f32],
-    out: &mut [f32],
-    f: impl Fn(f32, f32, f32) -> f32 + Sync,
-) {
+pub fn map3(x: &[f32], y: &[f32], z: &[f32], out: &mut [f32], f: impl Fn(f32, f32, f32) -> f32 + Sync) {
     check_len("map first input", x.len(), out.len());
     check_len("map second input", y.len(), out.len());
     check_len("map third input", z.len(), out.len());
-    let inputs = x
-        .par_chunks(CHUNK)
-        .zip(y.par_chunks(CHUNK))
-        .zip(z.par_chunks(CHUNK));
-    out.par_chunks_mut(CHUNK)
-        .zip(inputs)
-        .for_each(|(out, ((x, y), z))| {
-            for (((out, &x), &y), &z) in out.iter_mut().zip(x).zip(y).zip(z) {
-                *out = f(x, y, z);
-            }
-        });
+    let inputs = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)).zip(z.par_chunks(CHUNK));
+    out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, ((x, y), z))| {
+        for (((out, &x), &y), &z) in out.iter_mut().zip(x).zip(y).zip(z) {
+            *out = f(x, y, z);
+        }
+    });
 }
 
 /// `out = max(x, 0)`; NaN stays NaN, as in PyTorch.

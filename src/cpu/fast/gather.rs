@@ -22,14 +22,7 @@ pub struct ImageBatch {
 ///
 /// # Panics
 /// When a slice has another length, or an index is not below the number of images.
-pub fn gather_normalise(
-    pixels: &[u8],
-    indices: &[u32],
-    mean: &[f32],
-    std: &[f32],
-    image: ImageBatch,
-    out: &mut [f32],
-) {
+pub fn gather_normalise(pixels: &[u8], indices: &[u32], mean: &[f32], std: &[f32], image: ImageBatch, out: &mut [f32]) {
     let plane = image.h * image.w;
     let size = image.c * plane;
     check_len("gathered images", out.len(), indices.len() * size);
@@ -44,9 +37,8 @@ pub fn gather_normalise(
         panic!("gather: image {index} is asked for, there are {count}");
     }
     // A byte has 256 values: the divisions are done once for each.
-    let tables: Vec<[f32; 256]> = (0..image.c)
-        .map(|c| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[c]) / std[c]))
-        .collect();
+    let tables: Vec<[f32; 256]> =
+        (0..image.c).map(|c| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[c]) / std[c])).collect();
     out.par_chunks_mut(plane).enumerate().for_each(|(i, out)| {
         let (batch, channel) = (i / image.c, i % image.c);
         let start = indices[batch] as usize * size + channel * plane;

@@ -21,13 +21,7 @@ impl<'a> Matrix<'a> {
     /// When the last element lies outside `data`.
     #[must_use]
     pub fn new(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        let matrix = Self {
-            data,
-            rows,
-            cols,
-            row_stride,
-            col_stride: 1,
-        };
+        let matrix = Self { data, rows, cols, row_stride, col_stride: 1 };
         matrix.check();
         matrix
     }
@@ -35,13 +29,7 @@ impl<'a> Matrix<'a> {
     /// The same values with rows and columns exchanged.
     #[must_use]
     pub fn transposed(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
-        }
+        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
     fn check(&self) {
@@ -66,16 +54,8 @@ impl<'a> Matrix<'a> {
     }
 
     pub(super) fn rows_from(self, start: usize, count: usize) -> Self {
-        let data = if count == 0 {
-            &[]
-        } else {
-            &self.data[start * self.row_stride..]
-        };
-        Self {
-            data,
-            rows: count,
-            ..self
-        }
+        let data = if count == 0 { &[] } else { &self.data[start * self.row_stride..] };
+        Self { data, rows: count, ..self }
     }
 
     fn cols_from(self, start: usize, count: usize) -> Self {
@@ -88,9 +68,7 @@ fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Opt
     if rows == 0 || cols == 0 {
         return Some(0);
     }
-    let last = (rows - 1)
-        .checked_mul(row_stride)?
-        .checked_add((cols - 1).checked_mul(col_stride)?)?;
+    let last = (rows - 1).checked_mul(row_stride)?.checked_add((cols - 1).checked_mul(col_stride)?)?;
     let reached = last.checked_add(1)?;
     (reached <= isize::MAX as usize / size_of::<f32>()).then_some(reached)
 }
@@ -104,11 +82,7 @@ fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Opt
 /// When the inner sizes differ, when `c` is too short, or when its rows overlap.
 pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], c_stride: usize, accumulate: bool) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
-    assert!(
-        k == b.rows,
-        "gemm: {m}x{k} times {}x{n} does not fit",
-        b.rows
-    );
+    assert!(k == b.rows, "gemm: {m}x{k} times {}x{n} does not fit", b.rows);
     assert!(
         (c_stride >= n || m <= 1) && extent(m, n, c_stride, 1).is_some_and(|r| r <= c.len()),
         "gemm: a {m}x{n} result with row stride {c_stride} does not fit in {} values",
@@ -176,11 +150,9 @@ pub(super) fn par_gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32]) {
         return split_depth(a, b, c);
     }
     if m >= 2 * ROWS_A_TASK || n < 2 * COLS_A_TASK {
-        c.par_chunks_mut(ROWS_A_TASK * n)
-            .enumerate()
-            .for_each(|(task, c)| {
-                gemm(a.rows_from(task * ROWS_A_TASK, c.len() / n), b, c, n, false);
-            });
+        c.par_chunks_mut(ROWS_A_TASK * n).enumerate().for_each(|(task, c)| {
+            gemm(a.rows_from(task * ROWS_A_TASK, c.len() / n), b, c, n, false);
+        });
         return;
     }
     split_columns(a, b, c);
@@ -189,9 +161,7 @@ pub(super) fn par_gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32]) {
 /// Each task computes some columns in its own buffer, then copies them into the rows of `c`.
 fn split_columns(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32]) {
     let (m, n) = (a.rows, b.cols);
-    let mut tasks: Vec<Vec<&mut [f32]>> = (0..n.div_ceil(COLS_A_TASK))
-        .map(|_| Vec::with_capacity(m))
-        .collect();
+    let mut tasks: Vec<Vec<&mut [f32]>> = (0..n.div_ceil(COLS_A_TASK)).map(|_| Vec::with_capacity(m)).collect();
     for row in c.chunks_mut(n) {
         for (task, part) in tasks.iter_mut().zip(row.chunks_mut(COLS_A_TASK)) {
             task.push(part);
@@ -211,24 +181,27 @@ fn split_columns(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32]) {
 /// Each task adds some terms of the inner sum into its own partial result; these are added in order at the end.
 fn split_depth(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32]) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
+    // `gemm` packs the factor on the side that it works on in vectors, which is dear where that means transposing it:
+    // better the smaller factor.
+    let flip = m < n && b.row_stride == 1;
     // At most 64 partial results, whatever the depth, so that their memory stays in proportion.
     let depth = DEPTH_A_TASK.max(k.div_ceil(64));
     let mut partial = Scratch::take(k.div_ceil(depth) * m * n);
-    partial
-        .par_chunks_mut(m * n)
-        .enumerate()
-        .for_each(|(task, c)| {
-            let start = task * depth;
-            let terms = depth.min(k - start);
-            gemm(
-                a.cols_from(start, terms),
-                b.rows_from(start, terms),
-                c,
-                n,
-                false,
-            );
-        });
-    add_partials(&partial, c);
+    partial.par_chunks_mut(m * n).enumerate().for_each(|(task, c)| {
+        let start = task * depth;
+        let terms = depth.min(k - start);
+        let (a, b) = (a.cols_from(start, terms), b.rows_from(start, terms));
+        if flip {
+            gemm(b.transposed(), a.transposed(), c, m, false);
+        } else {
+            gemm(a, b, c, n, false);
+        }
+    });
+    if flip {
+        add_transposed_partials(&partial, [m, n], c);
+    } else {
+        add_partials(&partial, c);
+    }
 }
 
 /// `c = ` the sum of the equally long pieces of `partial`, in their order.
@@ -242,6 +215,20 @@ pub(super) fn add_partials(partial: &[f32], c: &mut [f32]) {
             for (c, p) in c.iter_mut().zip(&piece[start..]) {
                 *c += p;
             }
+        }
+    });
+}
+
+/// As [`add_partials`], where `c` holds matrices `[rows, columns]` and each piece their transposes.
+pub(super) fn add_transposed_partials(partial: &[f32], [rows, columns]: [usize; 2], c: &mut [f32]) {
+    let mut sum = Scratch::take(c.len());
+    add_partials(partial, &mut sum);
+    let sum = &*sum;
+    c.par_chunks_mut(columns).with_min_len(8).enumerate().for_each(|(i, c)| {
+        let (matrix, row) = (i / rows, i % rows);
+        let from = sum[matrix * rows * columns + row..].iter().step_by(rows);
+        for (c, from) in c.iter_mut().zip(from) {
+            *c = *from;
         }
     });
 }

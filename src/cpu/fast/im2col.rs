@@ -52,42 +52,37 @@ impl Window {
     }
 
     /// The rows of pixel block `pixels`: row number, and the columns of that row that the block holds.
-    fn rows(&self, pixels: &Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+    fn rows(&self, pixels: &Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + Clone {
         let (width, pixels) = (self.output[1], pixels.clone());
         (pixels.start / width..pixels.end.div_ceil(width)).map(move |row| {
             let start = row * width;
-            (
-                row,
-                pixels.start.max(start) - start..pixels.end.min(start + width) - start,
-            )
+            (row, pixels.start.max(start) - start..pixels.end.min(start + width) - start)
         })
     }
 
     /// Fills `columns[row * pitch + i]` with the input under tap `row` of output pixel `pixels.start + i`.
     ///
     /// `planes` holds whole input planes; there are as many taps as planes times kernel size.
-    pub(super) fn unfold(
-        &self,
-        planes: &[f32],
-        pixels: &Range<usize>,
-        columns: &mut [f32],
-        pitch: usize,
-    ) {
+    pub(super) fn unfold(&self, planes: &[f32], pixels: &Range<usize>, columns: &mut [f32], pitch: usize) {
         let whole_rows = self.stride == [1, 1] && self.output[1] == self.input[1];
-        let mut rows = columns.chunks_mut(pitch);
-        for plane in planes.chunks(self.pixels_in()) {
-            for kh in 0..self.kernel[0] {
-                for kw in 0..self.kernel[1] {
-                    let Some(row) = rows.next() else { return };
-                    let row = &mut row[..pixels.len()];
-                    if whole_rows {
-                        self.unfold_shifted(plane, [kh, kw], pixels, row);
-                    } else {
-                        self.unfold_row(plane, [kh, kw], pixels, row);
-                    }
+        let taps = self.kernel[0] * self.kernel[1];
+        let rows = self.rows(pixels);
+        for tap in 0..taps {
+            // What depends on the tap alone is found once for all planes.
+            let view = self.tap(tap / self.kernel[1], tap % self.kernel[1]);
+            for (i, plane) in planes.chunks(self.pixels_in()).enumerate() {
+                let out = &mut columns[(i * taps + tap) * pitch..][..pixels.len()];
+                if whole_rows {
+                    self.unfold_shifted(plane, &view, pixels, rows.clone(), out);
+                } else {
+                    self.unfold_row(plane, &view, rows.clone(), out);
                 }
             }
         }
+    }
+
+    fn tap(&self, kh: usize, kw: usize) -> Tap {
+        Tap { shift: [self.shift(0, kh), self.shift(1, kw)], inside: [self.inside(0, kh), self.inside(1, kw)] }
     }
 
     /// Stride 1 and an output as wide as the input: the taps of all pixels are one shifted copy of the plane, in
@@ -95,63 +90,54 @@ impl Window {
     fn unfold_shifted(
         &self,
         plane: &[f32],
-        tap: [usize; 2],
+        tap: &Tap,
         pixels: &Range<usize>,
+        rows: impl Iterator<Item = (usize, Range<usize>)>,
         out: &mut [f32],
     ) {
         let width = self.output[1];
-        let shift = self.shift(0, tap[0]) * width as isize + self.shift(1, tap[1]);
-        let rows = self.inside(0, tap[0]);
+        let shift = tap.shift[0] * width as isize + tap.shift[1];
+        let [inside_y, inside_x] = &tap.inside;
         // The pixels whose shifted position is in the plane at all.
-        let low = (rows.start * width).max(shift.min(0).unsigned_abs());
-        let high = (plane.len() as isize - shift).clamp(0, (rows.end * width) as isize) as usize;
+        let low = (inside_y.start * width).max(shift.min(0).unsigned_abs());
+        let high = (plane.len() as isize - shift).clamp(0, (inside_y.end * width) as isize) as usize;
         let low = low.clamp(pixels.start, pixels.end);
         let high = high.clamp(low, pixels.end);
         out[..low - pixels.start].fill(0.0);
         out[high - pixels.start..].fill(0.0);
         if low < high {
             let from = (low as isize + shift) as usize;
-            out[low - pixels.start..high - pixels.start]
-                .copy_from_slice(&plane[from..from + high - low]);
+            out[low - pixels.start..high - pixels.start].copy_from_slice(&plane[from..from + high - low]);
         }
-        let inside = self.inside(1, tap[1]);
-        if inside.len() == width {
+        if inside_x.len() == width {
             return;
         }
-        for (row, columns) in self.rows(pixels) {
-            let start = row * width - pixels.start.min(row * width);
-            let skipped = columns.start;
-            for range in [0..inside.start, inside.end..width] {
-                let from = range.start.clamp(columns.start, columns.end) - skipped;
-                let to = range.end.clamp(columns.start, columns.end) - skipped;
-                // Usually a single value: a loop is quicker than a call to fill memory.
-                for value in &mut out[start + from..start + to] {
-                    *value = 0.0;
-                }
+        let mut rest = out;
+        for (_, block) in rows {
+            let (out, after) = rest.split_at_mut(block.len());
+            rest = after;
+            // The rim is narrow as a rule: a loop is quicker than a call to fill memory.
+            for column in block.start..inside_x.start.min(block.end) {
+                out[column - block.start] = 0.0;
+            }
+            for column in inside_x.end.max(block.start)..block.end {
+                out[column - block.start] = 0.0;
             }
         }
     }
 
-    fn unfold_row(&self, plane: &[f32], tap: [usize; 2], pixels: &Range<usize>, out: &mut [f32]) {
-        let width = self.input[1];
-        let (rows, columns) = (self.inside(0, tap[0]), self.inside(1, tap[1]));
-        let (shift_y, shift_x) = (self.shift(0, tap[0]), self.shift(1, tap[1]));
+    fn unfold_row(&self, plane: &[f32], tap: &Tap, rows: impl Iterator<Item = (usize, Range<usize>)>, out: &mut [f32]) {
         let mut rest = out;
-        for (row, block) in self.rows(pixels) {
+        for (row, block) in rows {
             let (out, after) = rest.split_at_mut(block.len());
             rest = after;
-            let low = columns.start.clamp(block.start, block.end);
-            let high = columns.end.clamp(low, block.end);
-            if !rows.contains(&row) || low == high {
+            let Some((source, seen)) = self.source(tap, row, &block) else {
                 out.fill(0.0);
                 continue;
-            }
-            out[..low - block.start].fill(0.0);
-            out[high - block.start..].fill(0.0);
-            let out = &mut out[low - block.start..high - block.start];
-            let y = ((row * self.stride[0]) as isize + shift_y) as usize;
-            let x = ((low * self.stride[1]) as isize + shift_x) as usize;
-            let source = &plane[y * width + x..(y + 1) * width];
+            };
+            out[..seen.start].fill(0.0);
+            out[seen.end..].fill(0.0);
+            let (out, source) = (&mut out[seen], &plane[source]);
             if self.stride[1] == 1 {
                 out.copy_from_slice(&source[..out.len()]);
             } else {
@@ -162,43 +148,53 @@ impl Window {
         }
     }
 
+    /// What a tap sees from columns `block` of an output row: the part of the plane from the first value seen to the end of
+    /// its row, and which columns see anything, counted from the start of `block`. `None` where none does.
+    fn source(&self, tap: &Tap, row: usize, block: &Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
+        let low = tap.inside[1].start.clamp(block.start, block.end);
+        let high = tap.inside[1].end.clamp(low, block.end);
+        if !tap.inside[0].contains(&row) || low == high {
+            return None;
+        }
+        let at = |axis: usize, out: usize| ((out * self.stride[axis]) as isize + tap.shift[axis]) as usize;
+        let start = at(0, row) * self.input[1];
+        let source = start + at(1, low)..start + self.input[1];
+        Some((source, low - block.start..high - block.start))
+    }
+
     /// The adjoint of [`Window::unfold`]: adds each column value to the input pixel that it was taken from.
-    pub(super) fn fold_add(
-        &self,
-        columns: &[f32],
-        pitch: usize,
-        pixels: &Range<usize>,
-        planes: &mut [f32],
-    ) {
-        let width = self.input[1];
-        let mut taps = columns.chunks(pitch);
-        for plane in planes.chunks_mut(self.pixels_in()) {
-            for kh in 0..self.kernel[0] {
-                let (rows, shift_y) = (self.inside(0, kh), self.shift(0, kh));
-                for kw in 0..self.kernel[1] {
-                    let Some(values) = taps.next() else { return };
-                    let (inside, shift_x) = (self.inside(1, kw), self.shift(1, kw));
-                    let mut rest = values;
-                    for (row, block) in self.rows(pixels) {
-                        let (values, after) = rest.split_at(block.len());
-                        rest = after;
-                        let low = inside.start.clamp(block.start, block.end);
-                        let high = inside.end.clamp(low, block.end);
-                        if !rows.contains(&row) || low == high {
-                            continue;
-                        }
-                        let y = ((row * self.stride[0]) as isize + shift_y) as usize;
-                        let x = ((low * self.stride[1]) as isize + shift_x) as usize;
-                        let target = &mut plane[y * width + x..(y + 1) * width];
-                        let values = &values[low - block.start..high - block.start];
-                        for (t, v) in target.iter_mut().step_by(self.stride[1]).zip(values) {
-                            *t += v;
-                        }
+    pub(super) fn fold_add(&self, columns: &[f32], pitch: usize, pixels: &Range<usize>, planes: &mut [f32]) {
+        let taps = self.kernel[0] * self.kernel[1];
+        let rows = self.rows(pixels);
+        for tap in 0..taps {
+            let view = self.tap(tap / self.kernel[1], tap % self.kernel[1]);
+            for (i, plane) in planes.chunks_mut(self.pixels_in()).enumerate() {
+                let mut rest = &columns[(i * taps + tap) * pitch..][..pixels.len()];
+                for (row, block) in rows.clone() {
+                    let (values, after) = rest.split_at(block.len());
+                    rest = after;
+                    let Some((target, seen)) = self.source(&view, row, &block) else {
+                        continue;
+                    };
+                    let (target, values) = (&mut plane[target], &values[seen]);
+                    if self.stride[1] == 1 {
+                        target.iter_mut().zip(values).for_each(|(t, v)| *t += v);
+                    } else {
+                        let target = target.iter_mut().step_by(self.stride[1]);
+                        target.zip(values).for_each(|(t, v)| *t += v);
                     }
                 }
             }
         }
     }
+}
+
+/// How one tap of the kernel looks at a plane. Axis 0 is the height.
+struct Tap {
+    /// Input position minus `stride` times output position.
+    shift: [isize; 2],
+    /// The output positions whose input lies inside the image.
+    inside: [Range<usize>; 2],
 }
 
 /// Values of an unfolded block that stay in the second-level cache beside the weights and the result.

@@ -26,8 +26,7 @@ mod sum;
 mod update;
 
 pub use batch_norm::{
-    BatchNormShape, batch_norm2d, batch_norm2d_input_grad, batch_norm2d_param_grads,
-    batch_norm2d_stats,
+    BatchNormShape, batch_norm2d, batch_norm2d_input_grad, batch_norm2d_param_grads, batch_norm2d_stats,
 };
 pub use conv_shape::ConvShape;
 pub use conv2d::{conv2d, conv2d_bias_grad, conv2d_input_grad};
@@ -36,8 +35,7 @@ pub use elementwise::{fill, map1, map2, map3, relu, relu_grad};
 pub use gather::{ImageBatch, gather_normalise};
 pub use gemm::{Matrix, gemm};
 pub use linear::{
-    linear, linear_bias_grad, linear_input_grad, linear_weight_grad, matmul, matmul_grad_lhs,
-    matmul_grad_rhs,
+    linear, linear_bias_grad, linear_input_grad, linear_weight_grad, matmul, matmul_grad_lhs, matmul_grad_rhs,
 };
 pub use pool::{PoolShape, avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad};
 pub use sum::{sum_all, sum_axis};
@@ -46,8 +44,8 @@ pub use update::{Adam, Sgd, adam, sgd};
 /// Panics with both lengths when a slice is not as long as its shape says.
 #[track_caller]
 fn check_len(what: &str, found: usize, expected: usize) {
-    assert!(
-        found == expected,
-        "{what}: the slice holds {found} values, its shape {expected}"
-    );
+    assert!(found == expected, "{what}: the slice holds {found} values, its shape {expected}");
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,9 +42,7 @@ impl PoolShape {
     fn for_planes(&self, out: &mut [f32], size: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         if size > 0 {
             let planes = out.par_chunks_mut(size).enumerate();
-            planes
-                .with_min_len(1 + (1 << 14) / size)
-                .for_each(|(i, out)| f(i, out));
+            planes.with_min_len(1 + (1 << 14) / size).for_each(|(i, out)| f(i, out));
         }
     }
 
@@ -52,9 +50,7 @@ impl PoolShape {
     fn window(&self, axis: usize, out: usize) -> Range<usize> {
         let limit = [self.h_in, self.w_in][axis];
         let start = out * self.stride[axis];
-        let end = (start + self.kernel[axis])
-            .saturating_sub(self.padding[axis])
-            .min(limit);
+        let end = (start + self.kernel[axis]).saturating_sub(self.padding[axis]).min(limit);
         start.saturating_sub(self.padding[axis]).min(end)..end
     }
 
@@ -79,19 +75,11 @@ impl PoolShape {
 
     /// The offset in `plane` of the first maximum of a window; the last NaN, where there is one, as in PyTorch.
     /// `None` for a window that lies wholly in the padding.
-    fn first_max(
-        &self,
-        plane: &[f32],
-        rows: &Range<usize>,
-        columns: &Range<usize>,
-    ) -> Option<usize> {
+    fn first_max(&self, plane: &[f32], rows: &Range<usize>, columns: &Range<usize>) -> Option<usize> {
         let mut best: Option<(usize, f32)> = None;
         for row in rows.clone() {
             let start = row * self.w_in;
-            for (i, &value) in plane[start + columns.start..start + columns.end]
-                .iter()
-                .enumerate()
-            {
+            for (i, &value) in plane[start + columns.start..start + columns.end].iter().enumerate() {
                 if best.is_none_or(|(_, max)| takes_over(value, max)) {
                     best = Some((start + columns.start + i, value));
                 }
@@ -103,7 +91,8 @@ impl PoolShape {
 
 /// PyTorch's rule: a later value takes the place of an earlier maximum when it is larger or NaN.
 fn takes_over(value: f32, max: f32) -> bool {
-    value > max || value.is_nan()
+    // Not `||`: a branch here would keep the compiler from working on several windows at once.
+    (value > max) | value.is_nan()
 }
 
 /// Maximum pooling, as `torch.nn.functional.max_pool2d`. A window wholly in the padding gives minus infinity.
@@ -123,9 +112,7 @@ pub fn max_pool2d(x: &[f32], shape: &PoolShape, y: &mut [f32]) {
             let rows = shape.window(0, row);
             for (column, y) in y.iter_mut().enumerate() {
                 let columns = shape.window(1, column);
-                *y = shape
-                    .first_max(x, &rows, &columns)
-                    .map_or(f32::NEG_INFINITY, |at| x[at]);
+                *y = shape.first_max(x, &rows, &columns).map_or(f32::NEG_INFINITY, |at| x[at]);
             }
         }
     });
@@ -181,26 +168,42 @@ fn max_grad_of_two(x: &[f32], dy: &[f32], shape: &PoolShape, dx: &mut [f32]) {
         dx_top[2 * shape.w_out..].fill(0.0);
         dx_bottom[2 * shape.w_out..].fill(0.0);
         let dy = &dy[row * shape.w_out..(row + 1) * shape.w_out];
-        let dx_rows = dx_top
-            .as_chunks_mut()
-            .0
-            .iter_mut()
-            .zip(dx_bottom.as_chunks_mut().0);
-        for (((dx_top, dx_bottom), (&[a, b], &[c, d])), &dy) in
-            dx_rows.zip(top.iter().zip(bottom)).zip(dy)
-        {
-            // Chosen without branches, so that the compiler can work on several windows at once.
-            let b_wins = takes_over(b, a);
-            let max = if b_wins { b } else { a };
-            let c_wins = takes_over(c, max);
-            let max = if c_wins { c } else { max };
-            let d_wins = takes_over(d, max);
-            let at = |wins: bool| if wins { dy } else { 0.0 };
-            *dx_top = [
-                at(!b_wins & !c_wins & !d_wins),
-                at(b_wins & !c_wins & !d_wins),
-            ];
-            *dx_bottom = [at(c_wins & !d_wins), at(d_wins)];
+        let (dx_top, dx_bottom) = (dx_top.as_chunks_mut().0, dx_bottom.as_chunks_mut().0);
+        max_grad_row_of_two((top, bottom), dy, (dx_top, dx_bottom));
+    }
+}
+
+fn max_grad_row_of_two(
+    (top, bottom): (&[[f32; 2]], &[[f32; 2]]),
+    dy_row: &[f32],
+    (dx_top, dx_bottom): (&mut [[f32; 2]], &mut [[f32; 2]]),
+) {
+    // Through arrays, so that the compiler works on several windows at once. A loop straight over the slices becomes
+    // branches, which are mispredicted at every other window.
+    const WINDOWS: usize = 64;
+    let (mut a, mut b, mut c, mut d) = ([0.0; WINDOWS], [0.0; WINDOWS], [0.0; WINDOWS], [0.0; WINDOWS]);
+    let mut dy = [0.0; WINDOWS];
+    for (block, from) in dy_row.chunks(WINDOWS).enumerate() {
+        let range = block * WINDOWS..block * WINDOWS + from.len();
+        for (i, (top, bottom)) in top[range.clone()].iter().zip(&bottom[range.clone()]).enumerate() {
+            ([a[i], b[i]], [c[i], d[i]]) = (*top, *bottom);
+        }
+        dy[..from.len()].copy_from_slice(from);
+        for i in 0..WINDOWS {
+            let b_wins = takes_over(b[i], a[i]);
+            let max = if b_wins { b[i] } else { a[i] };
+            let c_wins = takes_over(c[i], max);
+            let max = if c_wins { c[i] } else { max };
+            let d_wins = takes_over(d[i], max);
+            let share = |wins: bool| if wins { dy[i] } else { 0.0 };
+            a[i] = share(!(b_wins | c_wins | d_wins));
+            b[i] = share(b_wins & !(c_wins | d_wins));
+            c[i] = share(c_wins & !d_wins);
+            d[i] = share(d_wins);
+        }
+        let out = dx_top[range.clone()].iter_mut().zip(&mut dx_bottom[range]);
+        for (i, (dx_top, dx_bottom)) in out.enumerate() {
+            (*dx_top, *dx_bottom) = ([a[i], b[i]], [c[i], d[i]]);
         }
     }
 }
@@ -221,9 +224,7 @@ pub fn avg_pool2d(x: &[f32], shape: &PoolShape, y: &mut [f32]) {
                 let mut sum = 0.0;
                 for row in rows.clone() {
                     let start = row * shape.w_in;
-                    sum += x[start + columns.start..start + columns.end]
-                        .iter()
-                        .sum::<f32>();
+                    sum += x[start + columns.start..start + columns.end].iter().sum::<f32>();
                 }
                 *y = sum * scale;
             }
@@ -240,11 +241,7 @@ pub fn avg_pool2d_grad(dy: &[f32], shape: &PoolShape, dx: &mut [f32]) {
     let scale = 1.0 / (shape.kernel[0] * shape.kernel[1]) as f32;
     shape.for_planes(dx, shape.h_in * shape.w_in, |i, dx| {
         dx.fill(0.0);
-        for (row, dy) in shape
-            .plane_out(dy, i)
-            .chunks(shape.w_out.max(1))
-            .enumerate()
-        {
+        for (row, dy) in shape.plane_out(dy, i).chunks(shape.w_out.max(1)).enumerate() {
             let rows = shape.window(0, row);
             for (column, dy) in dy.iter().enumerate() {
                 let columns = shape.window(1, column);

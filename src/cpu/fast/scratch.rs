@@ -22,9 +22,7 @@ pub(super) struct Scratch {
 impl Scratch {
     /// A buffer of `len` values, whatever they are.
     pub(super) fn take(len: usize) -> Self {
-        let mut buffer = FREE
-            .with_borrow_mut(|free| take_best(free, len))
-            .unwrap_or_default();
+        let mut buffer = FREE.with_borrow_mut(|free| take_best(free, len)).unwrap_or_default();
         if buffer.len() < len {
             // Dropping first keeps the peak at the new size and spares the copy of stale values.
             drop(std::mem::take(&mut buffer));
@@ -43,9 +41,7 @@ impl Scratch {
 
 /// The smallest free buffer that is large enough, else the largest.
 fn take_best(free: &mut Vec<Vec<f32>>, len: usize) -> Option<Vec<f32>> {
-    let enough = (0..free.len())
-        .filter(|&i| free[i].len() >= len)
-        .min_by_key(|&i| free[i].len());
+    let enough = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
     let best = enough.or_else(|| (0..free.len()).max_by_key(|&i| free[i].len()))?;
     Some(free.swap_remove(best))
 }

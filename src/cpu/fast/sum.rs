@@ -65,10 +65,7 @@ fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
 #[must_use]
 pub fn sum_all(x: &[f32]) -> f64 {
     const PIECE: usize = 64 * RUN;
-    let pieces: Vec<f64> = x
-        .par_chunks(PIECE)
-        .map(|piece| sum_by(piece, |v| v))
-        .collect();
+    let pieces: Vec<f64> = x.par_chunks(PIECE).map(|piece| sum_by(piece, |v| v)).collect();
     pieces.iter().sum()
 }
 
@@ -86,25 +83,22 @@ pub fn sum_axis(x: &[f32], outer: usize, len: usize, inner: usize, out: &mut [f3
     }
     if inner == 1 {
         let rows = out.par_iter_mut().zip(x.par_chunks(len));
-        rows.with_min_len(1 + (1 << 14) / len)
-            .for_each(|(out, row)| *out = sum_by(row, |v| v) as f32);
+        rows.with_min_len(1 + (1 << 14) / len).for_each(|(out, row)| *out = sum_by(row, |v| v) as f32);
         return;
     }
     // Columns side by side: each is summed in `f64`, a strip of columns at a time so that the sums stay in cache.
     const STRIP: usize = 512;
     for (out, x) in out.chunks_mut(inner).zip(x.chunks(len * inner)) {
-        out.par_chunks_mut(STRIP)
-            .enumerate()
-            .for_each(|(strip, out)| {
-                let mut sums = [0.0f64; STRIP];
-                for row in x.chunks(inner) {
-                    for (sum, &value) in sums.iter_mut().zip(&row[strip * STRIP..][..out.len()]) {
-                        *sum += f64::from(value);
-                    }
+        out.par_chunks_mut(STRIP).enumerate().for_each(|(strip, out)| {
+            let mut sums = [0.0f64; STRIP];
+            for row in x.chunks(inner) {
+                for (sum, &value) in sums.iter_mut().zip(&row[strip * STRIP..][..out.len()]) {
+                    *sum += f64::from(value);
                 }
-                for (out, &sum) in out.iter_mut().zip(&sums) {
-                    *out = sum as f32;
-                }
-            });
+            }
+            for (out, &sum) in out.iter_mut().zip(&sums) {
+                *out = sum as f32;
+            }
+        });
     }
 }

@@ -32,28 +32,13 @@ pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], settings: &A
     check_len("gradient", g.len(), p.len());
     check_len("first moment", m.len(), p.len());
     check_len("second moment", v.len(), p.len());
-    let &Adam {
-        lr,
-        beta1,
-        beta2,
-        eps,
-        weight_decay,
-        decoupled,
-        step,
-    } = settings;
+    let &Adam { lr, beta1, beta2, eps, weight_decay, decoupled, step } = settings;
     let correction = |beta: f32| 1.0 - f64::from(beta).powi(step.min(i32::MAX as u32) as i32);
     let step_size = (f64::from(lr) / correction(beta1)) as f32;
     let root = (1.0 / correction(beta2).sqrt()) as f32;
-    let (shrink, joined) = if decoupled {
-        (1.0 - lr * weight_decay, 0.0)
-    } else {
-        (1.0, weight_decay)
-    };
+    let (shrink, joined) = if decoupled { (1.0 - lr * weight_decay, 0.0) } else { (1.0, weight_decay) };
     let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
-    let slices = p
-        .par_chunks_mut(CHUNK)
-        .zip(g.par_chunks(CHUNK))
-        .zip(moments);
+    let slices = p.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(moments);
     slices.for_each(|((p, g), (m, v))| {
         for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
             let g = g + joined * *p;
@@ -88,14 +73,7 @@ pub struct Sgd {
 /// When the lengths differ.
 pub fn sgd(p: &mut [f32], g: &[f32], buffer: &mut [f32], settings: &Sgd) {
     check_len("gradient", g.len(), p.len());
-    let &Sgd {
-        lr,
-        momentum,
-        dampening,
-        weight_decay,
-        nesterov,
-        first,
-    } = settings;
+    let &Sgd { lr, momentum, dampening, weight_decay, nesterov, first } = settings;
     let slices = p.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK));
     if momentum == 0.0 {
         slices.for_each(|(p, g)| {
@@ -106,17 +84,11 @@ pub fn sgd(p: &mut [f32], g: &[f32], buffer: &mut [f32], settings: &Sgd) {
         return;
     }
     check_len("momentum buffer", buffer.len(), g.len());
-    slices
-        .zip(buffer.par_chunks_mut(CHUNK))
-        .for_each(|((p, g), buffer)| {
-            for ((p, &g), b) in p.iter_mut().zip(g).zip(buffer) {
-                let g = g + weight_decay * *p;
-                *b = if first {
-                    g
-                } else {
-                    momentum * *b + (1.0 - dampening) * g
-                };
-                *p -= lr * if nesterov { g + momentum * *b } else { *b };
-            }
-        });
+    slices.zip(buffer.par_chunks_mut(CHUNK)).for_each(|((p, g), buffer)| {
+        for ((p, &g), b) in p.iter_mut().zip(g).zip(buffer) {
+            let g = g + weight_decay * *p;
+            *b = if first { g } else { momentum * *b + (1.0 - dampening) * g };
+            *p -= lr * if nesterov { g + momentum * *b } else { *b };
+        }
+    });
 }

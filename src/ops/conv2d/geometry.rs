@@ -20,12 +20,7 @@ pub struct Conv2d {
 
 impl Default for Conv2d {
     fn default() -> Self {
-        Self {
-            stride: [1, 1],
-            padding: [0, 0],
-            dilation: [1, 1],
-            groups: 1,
-        }
+        Self { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
     }
 }
 
@@ -33,18 +28,13 @@ impl Conv2d {
     /// Stride 1 and padding that keeps the size, for an odd square kernel.
     #[must_use]
     pub fn same(kernel: usize) -> Self {
-        Self {
-            padding: [kernel / 2; 2],
-            ..Self::default()
-        }
+        Self { padding: [kernel / 2; 2], ..Self::default() }
     }
 
     /// Output size along an axis; `None` where the kernel does not fit.
     #[must_use]
     pub fn extent(&self, axis: usize, input: usize, kernel: usize) -> Option<usize> {
-        let reach = self.dilation[axis]
-            .checked_mul(kernel.checked_sub(1)?)?
-            .checked_add(1)?;
+        let reach = self.dilation[axis].checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
         let padded = input.checked_add(self.padding[axis].checked_mul(2)?)?;
         Some(padded.checked_sub(reach)? / self.stride[axis] + 1)
     }
@@ -52,11 +42,7 @@ impl Conv2d {
     pub(super) fn check(&self, input: &Spec) -> Result<(), ShapeError> {
         let zero = self.stride.contains(&0) || self.dilation.contains(&0) || self.groups == 0;
         if zero {
-            return Err(ShapeError::invalid(
-                "conv2d",
-                "stride, dilation and groups must be at least 1",
-                input,
-            ));
+            return Err(ShapeError::invalid("conv2d", "stride, dilation and groups must be at least 1", input));
         }
         Ok(())
     }
@@ -65,11 +51,7 @@ impl Conv2d {
 impl fmt::Display for Conv2d {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pair = |[a, b]: [usize; 2]| {
-            if a == b {
-                format!("{a}")
-            } else {
-                format!("{a}x{b}")
-            }
+            if a == b { format!("{a}") } else { format!("{a}x{b}") }
         };
         write!(f, "s{} p{}", pair(self.stride), pair(self.padding))?;
         if self.dilation != [1, 1] {
@@ -172,11 +154,7 @@ impl Geometry {
         for c in 0..per_group {
             for k in 0..kh {
                 for l in 0..kw {
-                    f(
-                        group * per_group + c,
-                        [k, l],
-                        ((o * per_group + c) * kh + k) * kw + l,
-                    );
+                    f(group * per_group + c, [k, l], ((o * per_group + c) * kh + k) * kw + l);
                 }
             }
         }

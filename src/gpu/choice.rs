@@ -1,0 +1,29 @@
+//! Which kernel runs: a table by op and kind of adapter, as plain data.
+
+use super::lower::AdapterKind;
+use crate::ops::PLAIN;
+
+/// For an op on a kind of adapter (`None`: any), the variants in order of preference.
+#[derive(Debug)]
+pub struct Rule {
+    /// The op.
+    pub op: &'static str,
+    /// The kind of adapter.
+    pub adapter: Option<AdapterKind>,
+    /// Variants, best first; the first that supports the shapes is taken, else the plain kernel.
+    pub prefer: &'static [&'static str],
+}
+
+/// The table; the first rule that fits counts.
+pub static TABLE: &[Rule] = &[Rule { op: "sum_to", adapter: None, prefer: &["split"] }];
+
+/// The variant to run among those that support the shapes.
+#[must_use]
+pub fn choose(op: &str, adapter: AdapterKind, supported: &[&'static str]) -> &'static str {
+    TABLE
+        .iter()
+        .find(|rule| rule.op == op && rule.adapter.is_none_or(|kind| kind == adapter))
+        .and_then(|rule| rule.prefer.iter().find(|v| supported.contains(v)))
+        .copied()
+        .unwrap_or(PLAIN)
+}

@@ -1,0 +1,200 @@
+//! Adapters: finding one, opening it, and what goes wrong on it.
+
+use std::sync::{Arc, Mutex};
+
+use super::lower::AdapterKind;
+use crate::exec::ExecError;
+
+/// What a person needs to know of an adapter.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AdapterSummary {
+    /// Its number for `--device gpu:N`.
+    pub index: usize,
+    /// Name.
+    pub name: String,
+    /// `discrete`, `integrated` or `software`.
+    pub kind: &'static str,
+    /// `Vulkan`, `Metal`, `Dx12`.
+    pub backend: String,
+    /// Driver and version.
+    pub driver: String,
+    /// Largest binding in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer_bytes: u64,
+}
+
+fn kind_of(info: &wgpu::AdapterInfo) -> AdapterKind {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => AdapterKind::Discrete,
+        wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Other => AdapterKind::Integrated,
+        wgpu::DeviceType::Cpu => AdapterKind::Software,
+    }
+}
+
+fn word(kind: AdapterKind) -> &'static str {
+    match kind {
+        AdapterKind::Discrete => "discrete",
+        AdapterKind::Integrated => "integrated",
+        AdapterKind::Software => "software",
+    }
+}
+
+/// All adapters, in the system's order.
+fn adapters() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    let instance = wgpu::Instance::new(descriptor);
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY))
+}
+
+/// The adapters that wgpu sees.
+#[must_use]
+pub fn list() -> Vec<AdapterSummary> {
+    adapters().iter().enumerate().map(|(i, a)| summarise(i, a)).collect()
+}
+
+fn summarise(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    AdapterSummary {
+        index,
+        name: info.name.clone(),
+        kind: word(kind_of(&info)),
+        backend: format!("{:?}", info.backend),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        max_binding_bytes: u64::from(limits.max_storage_buffer_binding_size),
+        max_buffer_bytes: limits.max_buffer_size,
+    }
+}
+
+/// Which adapter is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The best: discrete, then integrated, then software.
+    Best,
+    /// The best that is real hardware; none is an answer.
+    Hardware,
+    /// The one of that number.
+    Number(usize),
+}
+
+/// An open device.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    /// The adapter.
+    pub summary: AdapterSummary,
+    /// What kernels are chosen for.
+    pub kind: AdapterKind,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) timestamps: bool,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl Gpu {
+    /// Opens an adapter with all of its limits.
+    ///
+    /// # Errors
+    /// [`ExecError::NoAdapter`] when there is none of that sort, [`ExecError::Device`] when it does not open.
+    pub fn open(wanted: Wanted) -> Result<Self, ExecError> {
+        let found = adapters();
+        let rank = |a: &wgpu::Adapter| match kind_of(&a.get_info()) {
+            AdapterKind::Discrete => 0,
+            AdapterKind::Integrated => 1,
+            AdapterKind::Software => 2,
+        };
+        let index = match wanted {
+            Wanted::Number(n) if n < found.len() => n,
+            Wanted::Number(n) => {
+                return Err(ExecError::NoAdapter(format!(
+                    "there is no adapter {n}: `radiograd devices` lists the {} that were found",
+                    found.len()
+                )));
+            }
+            Wanted::Best | Wanted::Hardware => (0..found.len())
+                .filter(|&i| wanted == Wanted::Best || rank(&found[i]) < 2)
+                .min_by_key(|&i| (rank(&found[i]), i))
+                .ok_or_else(|| {
+                    ExecError::NoAdapter(
+                        "no GPU adapter was found: install a Vulkan driver (mesa-vulkan-drivers has a software one) or use --device cpu"
+                            .to_owned(),
+                    )
+                })?,
+        };
+        let adapter = &found[index];
+        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("radiograd"),
+            required_features: features,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| ExecError::Device(format!("{} does not open: {e}", adapter.get_info().name)))?;
+        let failure = Arc::new(Mutex::new(None));
+        let note = |failure: &Arc<Mutex<Option<String>>>, text: String| {
+            if let Ok(mut slot) = failure.lock() {
+                slot.get_or_insert(text);
+            }
+        };
+        let slot = Arc::clone(&failure);
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&slot, one_line(&e))));
+        let slot = Arc::clone(&failure);
+        device.set_device_lost_callback(move |reason, text| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                note(&slot, format!("the device was lost: {text}"));
+            }
+        });
+        Ok(Self {
+            summary: summarise(index, adapter),
+            kind: kind_of(&adapter.get_info()),
+            device,
+            queue,
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            failure,
+        })
+    }
+
+    /// The first failure that the device reported since the last call.
+    pub(super) fn check(&self) -> Result<(), ExecError> {
+        match self.failure.lock().ok().and_then(|mut slot| slot.take()) {
+            Some(text) => Err(ExecError::Device(text)),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `f` and turns what the device says about it into an error.
+    pub(super) fn guarded<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, ExecError> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let result = f();
+        let internal = pollster::block_on(internal.pop());
+        let validation = pollster::block_on(validation.pop());
+        if let Some(e) = pollster::block_on(memory.pop()) {
+            return Err(ExecError::OutOfMemory(format!("{what}: {}", one_line(&e))));
+        }
+        match internal.or(validation) {
+            Some(e) => Err(ExecError::Device(format!("{what}: {}", one_line(&e)))),
+            None => Ok(result),
+        }
+    }
+
+    /// Largest single tensor in bytes.
+    #[must_use]
+    pub fn max_tensor_bytes(&self) -> u64 {
+        self.summary.max_binding_bytes.min(self.summary.max_buffer_bytes)
+    }
+
+    /// `lavapipe (software, Vulkan, driver)`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let s = &self.summary;
+        format!("{} ({}, {}, {})", s.name, s.kind, s.backend, s.driver)
+    }
+}
+
+fn one_line(error: &wgpu::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,256 @@
+//! The GPU executor: lowers each node once, then replays the dispatches, step after step, in one submit.
+
+use std::sync::Arc;
+
+use super::compile::{Compiled, Pipelines};
+use super::device::Gpu;
+use super::memory::{Buffers, bytes_of, tensor_of};
+use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
+use crate::graph::{Graph, NodeId};
+use crate::store::{ParamStore, VarId};
+use crate::tensor::Tensor;
+
+/// How programs are compiled; the defaults are what training uses.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Keep the run-time checks of WGSL (bounds, loops) in the shaders.
+    pub checked: bool,
+    /// Surround every tensor with NaN, share no memory, and start outputs as NaN: for tests.
+    pub guards: bool,
+    /// Take this variant wherever an op has it, and the plain kernel elsewhere; `None` leaves it to the table.
+    pub variant: Option<String>,
+}
+
+/// Holds variables on a GPU and replays graphs there.
+#[derive(Debug)]
+pub struct Executor {
+    gpu: Gpu,
+    options: Options,
+    pipelines: Pipelines,
+    vars: Buffers,
+    programs: Vec<Option<Compiled>>,
+    /// Submissions whose end was not waited for yet: a queue without bound would hoard command buffers.
+    in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
+}
+
+/// Longest wait for one step before the device counts as hung.
+const WATCHDOG: std::time::Duration = std::time::Duration::from_secs(300);
+/// Steps that the host may be ahead of the device.
+const AHEAD: usize = 3;
+/// Floating-point operations after which a submit is closed, so that no driver's watchdog fires.
+const SUBMIT_FLOPS: u64 = 40_000_000_000;
+
+/// How long one node took.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct NodeTime {
+    /// The node.
+    pub node: usize,
+    /// Its description.
+    pub name: String,
+    /// The kernel variant.
+    pub variant: &'static str,
+    /// Seconds on the device.
+    pub seconds: f64,
+}
+
+impl Executor {
+    /// An executor on an open device.
+    #[must_use]
+    pub fn new(gpu: Gpu, options: Options) -> Self {
+        let pipelines = Pipelines::new(options.checked);
+        Self { gpu, options, pipelines, vars: Buffers::default(), programs: Vec::new(), in_flight: Default::default() }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    fn program(&self, p: Program) -> &Compiled {
+        self.programs[p.0].as_ref().expect("a released program is not used")
+    }
+
+    /// Device memory in bytes: the program's tensors, and the least that any plan would need for them.
+    #[must_use]
+    pub fn memory(&self, p: Program) -> (u64, u64) {
+        let program = self.program(p);
+        (program.bytes, program.lower_bound)
+    }
+
+    /// Bytes of all persistent variables.
+    #[must_use]
+    pub fn variable_bytes(&self) -> u64 {
+        self.vars.total()
+    }
+
+    /// The kernel variant that was chosen for each node that runs.
+    #[must_use]
+    pub fn variants(&self, p: Program) -> Vec<(NodeId, &'static str)> {
+        self.program(p).steps.iter().map(|s| (s.node, s.variant)).collect()
+    }
+
+    /// Pipelines that were compiled so far.
+    #[must_use]
+    pub fn pipeline_count(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    /// Waits until the device has done everything.
+    ///
+    /// # Errors
+    /// The device failed or hangs.
+    pub fn wait(&mut self) -> Result<(), ExecError> {
+        self.in_flight.clear();
+        wait(&self.gpu, None)
+    }
+
+    /// After a run with [`Options::guards`]: that no kernel wrote outside its tensors.
+    ///
+    /// # Errors
+    /// Names the buffer and the first byte that changed.
+    pub fn check_guards(&self, p: Program) -> Result<(), String> {
+        self.program(p).check_guards(&self.gpu)
+    }
+
+    /// Runs once with a timestamp around each node.
+    ///
+    /// # Errors
+    /// The device failed, or has no timestamps.
+    pub fn run_timed(&mut self, p: Program) -> Result<Vec<NodeTime>, ExecError> {
+        if !self.gpu.timestamps {
+            return Err(ExecError::Device("this adapter has no timestamps".to_owned()));
+        }
+        let program = self.programs[p.0].as_mut().expect("a released program is not used");
+        program.upload(&self.gpu);
+        let count = program.steps.len() as u32;
+        let device = &self.gpu.device;
+        let mut stamps: Vec<u64> = Vec::with_capacity(2 * count as usize);
+        // A query set holds at most 4,096 queries.
+        for (chunk, steps) in program.steps.chunks(2048).enumerate() {
+            let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count: 2 * steps.len() as u32,
+            });
+            let size = 16 * steps.len() as u64;
+            let resolved = device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("timestamps"),
+                size,
+                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            });
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            for i in 0..steps.len() {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: None,
+                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                        query_set: &queries,
+                        beginning_of_pass_write_index: Some(2 * i as u32),
+                        end_of_pass_write_index: Some(2 * i as u32 + 1),
+                    }),
+                });
+                program.steps[chunk * 2048 + i].encode(&mut pass);
+            }
+            encoder.resolve_query_set(&queries, 0..2 * steps.len() as u32, &resolved, 0);
+            self.gpu.queue.submit([encoder.finish()]);
+            stamps.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&bytes_of(&self.gpu, &resolved, 0, size)?));
+        }
+        self.gpu.check()?;
+        let period = f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9;
+        let graph = &program.graph;
+        Ok(program
+            .steps
+            .iter()
+            .zip(stamps.chunks(2))
+            .map(|(step, t)| NodeTime {
+                node: step.node.index(),
+                name: graph.describe(step.node),
+                variant: step.variant,
+                seconds: t[1].saturating_sub(t[0]) as f64 * period,
+            })
+            .collect())
+    }
+}
+
+fn wait(gpu: &Gpu, index: Option<wgpu::SubmissionIndex>) -> Result<(), ExecError> {
+    gpu.device
+        .poll(wgpu::PollType::Wait { submission_index: index, timeout: Some(WATCHDOG) })
+        .map_err(|e| ExecError::Device(format!("a step did not end within {} s: {e}", WATCHDOG.as_secs())))?;
+    gpu.check()
+}
+
+impl ExecutorTrait for Executor {
+    fn describe(&self) -> String {
+        self.gpu.describe()
+    }
+
+    fn load(&mut self, store: &ParamStore) -> Result<(), ExecError> {
+        self.programs.clear();
+        self.vars = Buffers::variables(&self.gpu, store)?;
+        Ok(())
+    }
+
+    fn compile(&mut self, graph: &Arc<Graph>, roots: &[NodeId]) -> Result<Program, ExecError> {
+        let compiled = Compiled::new(&self.gpu, &mut self.pipelines, &self.options, &self.vars, graph, roots)?;
+        self.programs.push(Some(compiled));
+        Ok(Program(self.programs.len() - 1))
+    }
+
+    fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError> {
+        self.programs[program.0].as_mut().expect("a released program is not used").set(input, value)
+    }
+
+    fn run(&mut self, program: Program) -> Result<(), ExecError> {
+        let p = self.programs[program.0].as_mut().expect("a released program is not used");
+        p.upload(&self.gpu);
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let (mut next, mut last) = (0, None);
+        while next < p.steps.len() {
+            let mut flops = 0;
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                while next < p.steps.len() && flops < SUBMIT_FLOPS {
+                    p.steps[next].encode(&mut pass);
+                    flops += p.steps[next].flops;
+                    next += 1;
+                }
+            }
+            let done = std::mem::replace(
+                &mut encoder,
+                self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()),
+            );
+            last = Some(self.gpu.queue.submit([done.finish()]));
+        }
+        self.in_flight.extend(last);
+        if self.in_flight.len() > AHEAD {
+            let oldest = self.in_flight.pop_front();
+            wait(&self.gpu, oldest)?;
+        }
+        self.gpu.check()
+    }
+
+    fn read(&mut self, program: Program, node: NodeId) -> Result<Tensor, ExecError> {
+        self.in_flight.clear();
+        self.program(program).read(&self.gpu, &self.vars, node)
+    }
+
+    fn read_var(&mut self, var: VarId) -> Result<Tensor, ExecError> {
+        self.in_flight.clear();
+        let (buffer, spec) = self.vars.get(var);
+        let bytes = bytes_of(&self.gpu, buffer, 0, spec.bytes() as u64)?;
+        Ok(tensor_of(spec, &bytes))
+    }
+
+    fn write_var(&mut self, var: VarId, value: &Tensor) -> Result<(), ExecError> {
+        self.vars.write(&self.gpu, var, value)
+    }
+
+    fn release(&mut self, program: Program) {
+        self.programs[program.0] = None;
+    }
+
+    fn max_tensor_bytes(&self) -> Option<u64> {
+        Some(self.gpu.max_tensor_bytes())
+    }
+}

@@ -1,0 +1,67 @@
+//! From a shader page and a dispatch's constants to WGSL: constants are written in front as `const` lines, and the page
+//! itself is a template (loops unrolled, formulas put in) that sees the same names.
+
+use std::fmt::Write;
+use std::sync::OnceLock;
+
+use minijinja::{Environment, UndefinedBehavior, Value};
+
+use super::lower::{Const, Dispatch};
+use super::pages::PAGES;
+
+fn environment() -> &'static Environment<'static> {
+    static ENVIRONMENT: OnceLock<Environment<'static>> = OnceLock::new();
+    ENVIRONMENT.get_or_init(|| {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        // A WGSL page is no HTML.
+        env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        env.add_function("div_up", |a: i64, b: i64| (a + b - 1) / b.max(1));
+        // Whether position `at` of an input is read by some output below `block` through some of `taps` taps.
+        env.add_function("needed", |at: i64, block: i64, stride: i64, taps: i64, dilation: i64| {
+            (0..taps).any(|k| {
+                let offset = at - k * dilation;
+                offset >= 0 && offset % stride == 0 && offset / stride < block
+            })
+        });
+        for (name, text) in PAGES {
+            // A page that does not parse is reported when it is used, with its name.
+            let _ = env.add_template(name, text);
+        }
+        env
+    })
+}
+
+/// The WGSL of a dispatch.
+///
+/// # Errors
+/// The page does not exist or its template fails: the message names page and line.
+pub fn wgsl(dispatch: &Dispatch) -> Result<String, String> {
+    let mut text = String::new();
+    let mut variables: Vec<(&str, Value)> = Vec::with_capacity(dispatch.consts.len());
+    for (name, value) in &dispatch.consts {
+        let (line, value) = match value {
+            Const::U(v) => (Some(("u32", format!("{v}u"))), Value::from(*v)),
+            Const::I(v) => (Some(("i32", format!("i32({v})"))), Value::from(*v)),
+            Const::F(v) => (Some(("f32", float(*v))), Value::from(f64::from(*v))),
+            Const::B(v) => (Some(("bool", v.to_string())), Value::from(*v)),
+            Const::Text(v) => (None, Value::from(*v)),
+            Const::Formula(v) => (None, Value::from(v.clone())),
+        };
+        if let Some((kind, literal)) = line {
+            let _ = writeln!(text, "const {name}: {kind} = {literal};");
+        }
+        variables.push((name, value));
+    }
+    let page = environment()
+        .get_template(dispatch.shader)
+        .and_then(|t| t.render(Value::from_pairs(variables)))
+        .map_err(|e| format!("shaders/{}: {e:#}", dispatch.shader))?;
+    text.push_str(&page);
+    Ok(text)
+}
+
+/// A literal that reads back as the same number.
+fn float(v: f32) -> String {
+    format!("{v:?}f")
+}

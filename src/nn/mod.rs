@@ -1,0 +1,3 @@
+//! Layers and initialisers.
+
+pub mod init;

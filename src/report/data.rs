@@ -1,0 +1,237 @@
+//! What a report is made of: plain data, without a trace of how it was computed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::{Metrics, MetricsError, PrPoint, RocPoint, argmax, precision_recall_curve, roc_curve};
+use crate::stats::{Interval, bootstrap_auc, wilson};
+
+/// One epoch of training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRow {
+    /// 1, 2, ...
+    pub epoch: u32,
+    /// Mean loss over the training images, as seen by the optimizer.
+    pub train_loss: f64,
+    /// Share of right decisions on the training images, if it was counted.
+    pub train_accuracy: Option<f64>,
+    /// Mean loss over the validation images.
+    pub val_loss: f64,
+    /// Share of right decisions on the validation images.
+    pub val_accuracy: f64,
+    /// Learning rate at the end of the epoch.
+    pub learning_rate: f64,
+    /// Wall time, validation included.
+    pub seconds: f64,
+}
+
+/// What a network achieves on one set of images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SplitResult {
+    /// What the set is called: `validation`, `test`, ...
+    pub name: String,
+    /// All metrics.
+    pub metrics: Metrics,
+    /// Wilson's 95 % interval of the accuracy.
+    pub accuracy_interval: Interval,
+    /// Bootstrap 95 % interval of the ROC-AUC; `None` where that is undefined.
+    pub auc_interval: Option<Interval>,
+    /// Mean loss, with the class weights and smoothing of the training if it had any; else the log loss.
+    pub loss: f64,
+    /// The ROC curve; empty where it is undefined.
+    pub roc: Vec<RocPoint>,
+    /// The precision-recall curve; empty where it is undefined.
+    pub pr: Vec<PrPoint>,
+}
+
+impl SplitResult {
+    /// Computes metrics, intervals and curves from labels and row-major probabilities `[labels.len(), classes]`.
+    /// `seed` is that of the bootstrap. The loss is set to the log loss.
+    ///
+    /// # Errors
+    /// [`MetricsError`] for labels or probabilities that make no sense.
+    pub fn new(
+        name: impl Into<String>,
+        labels: &[u32],
+        probabilities: &[f64],
+        classes: usize,
+        seed: u32,
+    ) -> Result<Self, MetricsError> {
+        let metrics = Metrics::new(labels, probabilities, classes)?;
+        let accuracy_interval = wilson(metrics.correct(), metrics.count).ok_or(MetricsError::Empty)?;
+        let (mut auc_interval, mut roc, mut pr) = (None, Vec::new(), Vec::new());
+        if classes == 2 {
+            let positive: Vec<bool> = labels.iter().map(|&l| l == 1).collect();
+            let scores: Vec<f64> = probabilities.chunks_exact(2).map(|row| row[1]).collect();
+            auc_interval = bootstrap_auc(&positive, &scores, seed);
+            roc = roc_curve(&positive, &scores);
+            pr = precision_recall_curve(&positive, &scores);
+        }
+        let loss = metrics.log_loss;
+        Ok(Self { name: name.into(), metrics, accuracy_interval, auc_interval, loss, roc, pr })
+    }
+}
+
+/// One repetition of a training with another seed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeedResult {
+    /// The seed.
+    pub seed: u32,
+    /// The epoch whose weights were kept.
+    pub best_epoch: u32,
+    /// Wall time of the training.
+    pub seconds: f64,
+    /// Validation accuracy of the kept weights.
+    pub val_accuracy: f64,
+    /// Validation loss of the kept weights.
+    pub val_loss: f64,
+    /// Test accuracy, if there is a test set.
+    pub test_accuracy: Option<f64>,
+    /// Test ROC-AUC, if it is defined.
+    pub test_auc: Option<f64>,
+}
+
+/// One network, trained and measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkResult {
+    /// Its short name, such as `cnn2`.
+    pub name: String,
+    /// Its chain of layers.
+    pub spec: String,
+    /// Convolution layers; the published figures are matched by it.
+    pub conv_layers: u32,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// The course of the training.
+    pub epochs: Vec<EpochRow>,
+    /// The epoch whose weights were kept.
+    pub best_epoch: u32,
+    /// Wall time of the training.
+    pub seconds: f64,
+    /// On held-out training images (of other patients).
+    pub val: SplitResult,
+    /// On the test images.
+    pub test: Option<SplitResult>,
+    /// On the small official validation folder.
+    pub official: Option<SplitResult>,
+    /// All repetitions, the one shown in full among them; empty or one if it was not repeated.
+    pub seeds: Vec<SeedResult>,
+}
+
+impl NetworkResult {
+    /// The sets it was measured on: validation, test, official.
+    pub fn splits(&self) -> impl Iterator<Item = &SplitResult> {
+        std::iter::once(&self.val).chain(&self.test).chain(&self.official)
+    }
+}
+
+/// How many images of each class a set holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitCounts {
+    /// The set's name.
+    pub name: String,
+    /// Images of each class.
+    pub counts: Vec<u64>,
+    /// Patients, where they are known.
+    pub patients: Option<u64>,
+}
+
+/// The images that a report is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataInfo {
+    /// Where they come from: a path, or `phantom`.
+    pub source: String,
+    /// Drawn by a program, not taken of people. The report says so at the top.
+    pub synthetic: bool,
+    /// The classes; with two, the second is the positive one.
+    pub class_names: Vec<String>,
+    /// The sets.
+    pub splits: Vec<SplitCounts>,
+    /// What a reader must know: how the split was made, known flaws of the set, skipped files.
+    pub notes: Vec<String>,
+}
+
+impl DataInfo {
+    /// The name of a class, or `class N` for one without.
+    #[must_use]
+    pub fn class_name(&self, class: usize) -> String {
+        self.class_names.get(class).cloned().unwrap_or_else(|| format!("class {class}"))
+    }
+}
+
+/// An image with what the network made of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleImage {
+    /// Its file name.
+    pub name: String,
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// 1 for grey, 3 for RGB (interleaved).
+    pub channels: u32,
+    /// The pixels as the network saw them, row by row.
+    pub pixels: Vec<u8>,
+    /// The true class.
+    pub label: u32,
+    /// The probability of each class.
+    pub probabilities: Vec<f64>,
+}
+
+impl SampleImage {
+    /// The decided class.
+    #[must_use]
+    pub fn decision(&self) -> u32 {
+        argmax(&self.probabilities)
+    }
+
+    /// The probability of the true class; 0 when there is none.
+    #[must_use]
+    pub fn true_probability(&self) -> f64 {
+        self.probabilities.get(self.label as usize).copied().unwrap_or(0.0)
+    }
+}
+
+/// One training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The run's name.
+    pub name: String,
+    /// Settings, as shown: `("batch", "32")`.
+    pub config: Vec<(String, String)>,
+    /// Device, version, command line.
+    pub environment: Vec<(String, String)>,
+    /// The images.
+    pub data: DataInfo,
+    /// The network and its results.
+    pub network: NetworkResult,
+    /// Images of the test or validation set, in any number and order; the report picks from them.
+    pub samples: Vec<SampleImage>,
+}
+
+/// A figure that others published for a network of some depth on the small official validation folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublishedFigure {
+    /// Convolution layers.
+    pub conv_layers: u32,
+    /// Images decided rightly.
+    pub correct: u64,
+    /// Images in all.
+    pub images: u64,
+    /// Validation loss.
+    pub loss: f64,
+}
+
+/// The comparison of networks of several depths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DepthStudy {
+    /// Settings that all networks share.
+    pub config: Vec<(String, String)>,
+    /// Device, version, command line.
+    pub environment: Vec<(String, String)>,
+    /// The images.
+    pub data: DataInfo,
+    /// The networks.
+    pub networks: Vec<NetworkResult>,
+    /// Published figures; never shown beside synthetic data.
+    pub published: Vec<PublishedFigure>,
+}

@@ -1,0 +1,57 @@
+//! What a person reads at the end: tables, pictures and one self-contained HTML page.
+//!
+//! [`table`] holds rows once and shows them as plain text, Markdown or HTML. [`plot`] draws SVG. [`html`] puts blocks
+//! on a page. [`run_report`] and [`study_report`] fill such pages from the plain structs of [`data`], which know
+//! nothing about training.
+
+pub mod data;
+pub mod html;
+pub mod image;
+mod parts;
+pub mod plot;
+mod run;
+mod study;
+pub mod table;
+
+pub use run::{run_report, split_table};
+pub use study::{published_depth_figures, seed_table, study_report, study_table};
+
+use crate::fsio::FsError;
+
+/// A report that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The page could not be put together.
+    #[error("cannot render the report: {0}; this is a fault of the program, please report it")]
+    Template(#[from] minijinja::Error),
+    /// A sample image whose size and pixels do not fit.
+    #[error(
+        "sample image {name}: {width} x {height} x {channels} needs another number of bytes than the {bytes} given; \
+         pass grey (1) or RGB (3) pixels, row by row, at most {max} a side"
+    )]
+    Image {
+        /// The image's name.
+        name: String,
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Values a pixel.
+        channels: u32,
+        /// How many values there are.
+        bytes: usize,
+        /// The longest side allowed.
+        max: u32,
+    },
+    /// The PNG of a sample image could not be encoded.
+    #[error("sample image {name}: cannot encode it as PNG: {reason}; leave it out of the report")]
+    Png {
+        /// The image's name.
+        name: String,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The file could not be written.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}

@@ -1,0 +1,171 @@
+//! Weight files: safetensors (read and written) and PyTorch's zip checkpoints (read, without running their pickle).
+//!
+//! [`load`] tells the format by the file's content. [`matching::match_tensors`] then says which tensor of the file
+//! belongs to which parameter of a model.
+
+pub mod dtype;
+pub mod matching;
+pub mod pickle;
+pub mod pth;
+pub mod safetensors;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::fsio::FsError;
+
+pub use dtype::{DType, TensorData};
+pub use matching::{How, MatchError, Matching, Pair, match_tensors};
+pub use pth::PthError;
+pub use safetensors::SafetensorsError;
+
+/// A tensor of a weight file: row-major, `data.len()` is the product of `shape`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// The name in the file, such as `features.0.weight`.
+    pub name: String,
+    /// The extent of each axis, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The elements.
+    pub data: TensorData,
+}
+
+/// What a weight file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WeightsFile {
+    /// The tensors in the order of the file.
+    pub tensors: Vec<NamedTensor>,
+    /// Free text by key; only safetensors files have any.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl WeightsFile {
+    /// The tensor of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&NamedTensor> {
+        self.tensors.iter().find(|t| t.name == name)
+    }
+}
+
+/// Bytes that are no weight file this program reads.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// No bytes at all.
+    #[error("the file is empty; save the weights again")]
+    Empty,
+    /// `torch.save` before PyTorch 1.6, or with `_use_new_zipfile_serialization=False`.
+    #[error(
+        "an old PyTorch pickle without a zip around it is not read; re-save it in Python with \
+         torch.save(torch.load(FILE, weights_only=True), NEW_FILE)"
+    )]
+    LegacyPickle,
+    /// Neither magic fits.
+    #[error("neither a safetensors file nor a PyTorch zip checkpoint; give one of these two")]
+    Unknown,
+    /// A broken safetensors file.
+    #[error(transparent)]
+    Safetensors(#[from] SafetensorsError),
+    /// A broken or unsupported PyTorch checkpoint.
+    #[error(transparent)]
+    Pth(#[from] PthError),
+}
+
+/// A weight file that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file system refused.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// A folder, a pipe or a device in the place of a file.
+    #[error("cannot read weights from {}: it is not a regular file; give a .safetensors or .pth file", path.display())]
+    NotAFile {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The content does not do.
+    #[error("weights {}: {source}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: FormatError,
+    },
+}
+
+/// Reads a weight file; the content decides the format, not the extension.
+///
+/// # Errors
+/// [`WeightsError`] with the path: unreadable, of an unknown format, broken, or holding what is refused.
+pub fn load(path: impl AsRef<Path>) -> Result<WeightsFile, WeightsError> {
+    let path = path.as_ref();
+    let fs = |e| FsError::new("read", path, e);
+    // Opening a pipe could wait for ever, and a device has no end: ask before opening.
+    let length = match std::fs::metadata(path).map_err(fs)? {
+        m if m.is_file() => m.len(),
+        _ => return Err(WeightsError::NotAFile { path: path.to_owned() }),
+    };
+    let mut file = File::open(path).map_err(fs)?;
+    let mut magic = Vec::with_capacity(MAGIC);
+    file.by_ref().take(MAGIC as u64).read_to_end(&mut magic).map_err(fs)?;
+    file.seek(SeekFrom::Start(0)).map_err(fs)?;
+    let parsed = match detect(&magic) {
+        Ok(Format::Pth) => pth::read(BufReader::new(file), length).map_err(FormatError::from),
+        Ok(Format::Safetensors) => {
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(|e| fs(e.into()))?;
+            file.take(length).read_to_end(&mut bytes).map_err(fs)?;
+            safetensors::from_bytes(&bytes).map_err(FormatError::from)
+        }
+        Err(e) => Err(e),
+    };
+    parsed.map_err(|source| WeightsError::Format { path: path.to_owned(), source })
+}
+
+/// Reads a weight file that is already in memory.
+///
+/// # Errors
+/// [`FormatError`].
+pub fn from_bytes(bytes: &[u8]) -> Result<WeightsFile, FormatError> {
+    match detect(&bytes[..bytes.len().min(MAGIC)])? {
+        Format::Pth => Ok(pth::read(Cursor::new(bytes), bytes.len() as u64)?),
+        Format::Safetensors => Ok(safetensors::from_bytes(bytes)?),
+    }
+}
+
+/// Writes safetensors atomically; see [`safetensors::to_bytes`].
+///
+/// # Errors
+/// [`WeightsError`] with the path; the old file is then as it was.
+pub fn save(
+    path: impl AsRef<Path>,
+    tensors: &[NamedTensor],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WeightsError> {
+    let path = path.as_ref();
+    let bytes = safetensors::to_bytes(tensors, metadata)
+        .map_err(|e| WeightsError::Format { path: path.to_owned(), source: e.into() })?;
+    Ok(crate::fsio::write_atomic(path, &bytes)?)
+}
+
+/// As many leading bytes as [`detect`] looks at.
+const MAGIC: usize = 16;
+
+enum Format {
+    Safetensors,
+    Pth,
+}
+
+/// Tells the format by the first bytes.
+fn detect(head: &[u8]) -> Result<Format, FormatError> {
+    match head {
+        [] => Err(FormatError::Empty),
+        // A safetensors header may be any length, also one whose bytes look like another magic: its `{` decides first.
+        [_, _, _, _, _, _, _, _, b'{', ..] => Ok(Format::Safetensors),
+        [b'P', b'K', 3, 4, ..] => Ok(Format::Pth),
+        [0x80, 0..=5, ..] => Err(FormatError::LegacyPickle),
+        _ => Err(FormatError::Unknown),
+    }
+}

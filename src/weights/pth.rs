@@ -1,0 +1,305 @@
+//! PyTorch's zip checkpoints (`torch.save` since 1.6), read without running any of their code.
+//!
+//! The archive holds `ROOT/data.pkl`, a pickle that describes the tensors, and `ROOT/data/KEY`, the bytes of each
+//! storage. Several tensors may look into one storage, with offsets and strides of their own. Format:
+//! `torch/serialization.py` of PyTorch.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Seek};
+
+use zip::ZipArchive;
+use zip::result::ZipError;
+
+use super::pickle::{Pickle, PickleError, TensorRecord, Value};
+use super::{NamedTensor, TensorData, WeightsFile};
+
+/// The longest pickle that is read; a `state_dict` of a thousand tensors has about 0.1 MB.
+const MAX_PICKLE: u64 = 16 << 20;
+/// What small files may decode to beyond twice their size.
+const SLACK: u64 = 1 << 20;
+/// The entries of a training checkpoint that may hold its `state_dict`.
+const STATE_DICT_KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
+
+/// A PyTorch checkpoint that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PthError {
+    /// The archive is broken.
+    #[error("broken or truncated zip archive ({0}); copy or save the file again")]
+    Zip(ZipError),
+    /// Some other zip.
+    #[error("a zip archive without `data.pkl`, so no PyTorch checkpoint; give a file written by torch.save")]
+    NoPickle,
+    /// An entry that cannot be read to its end, or whose checksum is wrong.
+    #[error("entry `{entry}` cannot be read ({source}); copy or save the file again")]
+    Entry {
+        /// The entry's name in the archive.
+        entry: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// An entry or the tensors together need more memory than an honest file does.
+    #[error("{what} would take {bytes} bytes, the limit for this file is {limit}; save model.state_dict() alone")]
+    TooLarge {
+        /// The entry, or `its tensors`.
+        what: String,
+        /// What it takes.
+        bytes: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// `byteorder` is neither `little` nor `big`.
+    #[error("the entry `byteorder` says `{0}`, known are `little` and `big`; save the file again")]
+    ByteOrder(String),
+    /// The pickle was refused.
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
+    /// The top value is no dictionary.
+    #[error("it holds {kind} where a state_dict should be; save model.state_dict()")]
+    NotADict {
+        /// What it holds.
+        kind: &'static str,
+    },
+    /// An entry of the dictionary is no tensor.
+    #[error("entry `{key}` of the state_dict is {kind}, not a tensor; save model.state_dict() alone")]
+    NotATensor {
+        /// The entry.
+        key: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// No tensors at all.
+    #[error("its state_dict is empty; save model.state_dict() of a model that has parameters")]
+    NoTensors,
+    /// A storage has no entry in the archive.
+    #[error("tensor `{tensor}` needs the entry `{entry}`, which is not in the archive; save the file again")]
+    NoStorage {
+        /// The first tensor that needs it.
+        tensor: String,
+        /// The missing entry.
+        entry: String,
+    },
+    /// A tensor reaches beyond its storage, or the storage's entry is too short.
+    #[error(
+        "tensor `{tensor}` of shape {shape:?} reaches beyond its storage of {bytes} bytes; the file is broken, save it again"
+    )]
+    OutOfStorage {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The bytes that there are.
+        bytes: usize,
+    },
+}
+
+/// Reads a checkpoint of `length` bytes: a `state_dict`, or a dictionary that holds one under `state_dict`,
+/// `model_state_dict` or `model`. The tensors come in the dictionary's order, contiguous, whatever their strides were.
+///
+/// Memory stays near twice the file: one storage at a time is held beside the tensors that are done. Tensors that
+/// would take more than twice the file (a view that repeats its elements can) are refused.
+///
+/// # Errors
+/// [`PthError`]; a file of this kind never makes it panic, hang or run code.
+pub fn read<R: Read + Seek>(reader: R, length: u64) -> Result<WeightsFile, PthError> {
+    let limit = length.saturating_mul(2).saturating_add(SLACK);
+    let mut archive = Archive::open(reader, limit)?;
+    let pickle_bytes = archive.entry("data.pkl", MAX_PICKLE)?.ok_or(PthError::NoPickle)?;
+    let big_endian = match archive.entry("byteorder", 64)? {
+        None => false,
+        Some(order) => match order.trim_ascii() {
+            b"little" => false,
+            b"big" => true,
+            other => return Err(PthError::ByteOrder(String::from_utf8_lossy(other).escape_default().to_string())),
+        },
+    };
+    let pickle = Pickle::parse(&pickle_bytes)?;
+    let named = state_dict(&pickle)?;
+
+    let mut by_storage: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut needed = 0u64;
+    for (i, (_, tensor)) in named.iter().enumerate() {
+        let bytes = elements(tensor).and_then(|n| n.checked_mul(tensor.storage.dtype.size()));
+        needed = needed.saturating_add(bytes.and_then(|n| u64::try_from(n).ok()).unwrap_or(u64::MAX));
+        by_storage.entry(pickle.text(tensor.storage.key)).or_default().push(i);
+    }
+    if needed > limit {
+        return Err(PthError::TooLarge { what: "its tensors".into(), bytes: needed, limit });
+    }
+
+    let mut data: Vec<Option<TensorData>> = vec![None; named.len()];
+    for (key, users) in by_storage {
+        let entry = format!("data/{key}");
+        let bytes = archive.entry(&entry, limit)?;
+        for i in users {
+            let (name, tensor) = &named[i];
+            let missing = || PthError::NoStorage { tensor: name.clone(), entry: entry.clone() };
+            let bytes = bytes.as_deref().ok_or_else(missing)?;
+            data[i] = Some(view(tensor, bytes, big_endian).ok_or_else(|| PthError::OutOfStorage {
+                tensor: name.clone(),
+                shape: tensor.shape.clone(),
+                bytes: bytes.len(),
+            })?);
+        }
+    }
+    let tensors = named.into_iter().zip(data);
+    let tensors = tensors
+        .filter_map(|((name, t), data)| Some(NamedTensor { name, shape: t.shape.clone(), data: data? }))
+        .collect();
+    Ok(WeightsFile { tensors, metadata: BTreeMap::new() })
+}
+
+/// The archive and the folder in it that all entries share.
+struct Archive<R> {
+    zip: ZipArchive<R>,
+    root: String,
+    /// What may still be read. Entries can overlap in a crafted archive, so that a small one holds any number of large
+    /// entries: the sum is bounded, not only each.
+    budget: u64,
+}
+
+impl<R: Read + Seek> Archive<R> {
+    fn open(reader: R, budget: u64) -> Result<Self, PthError> {
+        let zip = ZipArchive::new(reader).map_err(PthError::Zip)?;
+        let pickle = (0..zip.len()).find_map(|i| {
+            let name = zip.name_for_index(i)?.ok()?;
+            let root = name.strip_suffix("data.pkl")?;
+            let one_folder = root.strip_suffix('/').is_some_and(|r| !r.contains('/'));
+            (root.is_empty() || one_folder).then(|| root.to_owned())
+        });
+        let root = pickle.ok_or(PthError::NoPickle)?;
+        Ok(Self { zip, root, budget })
+    }
+
+    /// The bytes of an entry; `None` when there is none of this name.
+    fn entry(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, PthError> {
+        let full = format!("{}{name}", self.root);
+        let limit = limit.min(self.budget);
+        let mut file = match self.zip.by_name(&full) {
+            Ok(file) => file,
+            Err(ZipError::FileNotFound) => return Ok(None),
+            Err(e) => return Err(PthError::Zip(e)),
+        };
+        let too_large = |bytes| PthError::TooLarge { what: format!("entry `{full}`"), bytes, limit };
+        if file.size() > limit {
+            return Err(too_large(file.size()));
+        }
+        let mut bytes = Vec::new();
+        let reserved = usize::try_from(file.size()).ok().and_then(|n| bytes.try_reserve_exact(n).ok());
+        reserved.ok_or_else(|| too_large(file.size()))?;
+        // The declared size may lie: the limit holds for what really comes.
+        let read = file.by_ref().take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(|source| PthError::Entry { entry: full.clone(), source })?;
+        let len = bytes.len() as u64;
+        self.budget = self.budget.checked_sub(len).filter(|_| len <= limit).ok_or_else(|| too_large(len))?;
+        Ok(Some(bytes))
+    }
+}
+
+/// The tensors of the state dictionary by name, in order.
+fn state_dict<'p>(pickle: &'p Pickle<'_>) -> Result<Vec<(String, &'p TensorRecord)>, PthError> {
+    let Value::Dict(root) = pickle.root else {
+        return Err(PthError::NotADict { kind: pickle.root.kind() });
+    };
+    let nested = STATE_DICT_KEYS.iter().find_map(|wanted| {
+        pickle.dict(root).iter().rev().find_map(|&(key, value)| match (key, value) {
+            (Value::Text(key), Value::Dict(i)) if pickle.text(key) == *wanted => Some(i),
+            _ => None,
+        })
+    });
+    let mut tensors: Vec<(String, &TensorRecord)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for &(key, value) in pickle.dict(nested.unwrap_or(root)) {
+        let Value::Text(key) = key else {
+            return Err(PthError::NotATensor { key: format!("({} as key)", key.kind()), kind: value.kind() });
+        };
+        let key = pickle.text(key);
+        let tensor = match value {
+            Value::Tensor(i) => pickle.tensor(i),
+            _ => None,
+        };
+        let Some(tensor) = tensor else {
+            let key = key.chars().take(80).flat_map(char::escape_default).collect();
+            return Err(PthError::NotATensor { key, kind: value.kind() });
+        };
+        // As in Python, a key that is set again keeps its place and takes the new value.
+        match places.get(key) {
+            Some(&i) => tensors[i].1 = tensor,
+            None => {
+                places.insert(key, tensors.len());
+                tensors.push((key.to_owned(), tensor));
+            }
+        }
+    }
+    if tensors.is_empty() { Err(PthError::NoTensors) } else { Ok(tensors) }
+}
+
+/// The number of elements; `None` when it overflows.
+fn elements(t: &TensorRecord) -> Option<usize> {
+    if t.shape.contains(&0) {
+        return Some(0);
+    }
+    t.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+/// The elements of a view in row-major order; `None` when it leaves the storage.
+fn view(t: &TensorRecord, bytes: &[u8], big_endian: bool) -> Option<TensorData> {
+    let count = elements(t)?;
+    if count == 0 {
+        return t.storage.dtype.decode(&[], big_endian, std::iter::empty(), 0);
+    }
+    let reach =
+        t.shape.iter().zip(&t.strides).try_fold(t.offset, |sum, (&d, &s)| (d - 1).checked_mul(s)?.checked_add(sum));
+    let available = t.storage.len.min(bytes.len() / t.storage.dtype.size());
+    if reach? >= available {
+        return None;
+    }
+    if is_contiguous(&t.shape, &t.strides) {
+        return t.storage.dtype.decode(bytes, big_endian, t.offset..t.offset + count, count);
+    }
+    t.storage.dtype.decode(bytes, big_endian, Strided::new(t), count)
+}
+
+/// Whether the strides are those of a row-major block. The stride of an axis of length 1 does not matter.
+fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
+    let mut expected = 1usize;
+    shape.iter().zip(strides).rev().all(|(&d, &s)| {
+        let fits = d == 1 || s == expected;
+        expected = expected.saturating_mul(d);
+        fits
+    })
+}
+
+/// The storage positions of a view in row-major order. The view must have passed the bounds check.
+struct Strided<'a> {
+    view: &'a TensorRecord,
+    index: Vec<usize>,
+    position: usize,
+    left: usize,
+}
+
+impl<'a> Strided<'a> {
+    fn new(view: &'a TensorRecord) -> Self {
+        let left = view.shape.iter().product();
+        Self { view, index: vec![0; view.shape.len()], position: view.offset, left }
+    }
+}
+
+impl Iterator for Strided<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        self.left = self.left.checked_sub(1)?;
+        let current = self.position;
+        for axis in (0..self.index.len()).rev() {
+            let (extent, stride) = (self.view.shape[axis], self.view.strides[axis]);
+            self.index[axis] += 1;
+            if self.index[axis] < extent {
+                self.position += stride;
+                break;
+            }
+            self.position -= (extent - 1) * stride;
+            self.index[axis] = 0;
+        }
+        Some(current)
+    }
+}
