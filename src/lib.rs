@@ -19,4 +19,5 @@ pub mod shape;
 pub mod stats;
 pub mod store;
 pub mod tensor;
+pub mod train;
 pub mod weights;

@@ -15,7 +15,25 @@ pub struct Rule {
 }
 
 /// The table; the first rule that fits counts.
-pub static TABLE: &[Rule] = &[Rule { op: "sum_to", adapter: None, prefer: &["split"] }];
+pub static TABLE: &[Rule] = &[
+    Rule { op: "sum_to", adapter: None, prefer: &["split"] },
+    Rule { op: "max_pool2d", adapter: None, prefer: &["2x2"] },
+    Rule { op: "max_pool2d_input_grad", adapter: None, prefer: &["2x2"] },
+    Rule { op: "channel_mean", adapter: None, prefer: &["split"] },
+    Rule { op: "channel_var", adapter: None, prefer: &["split"] },
+    Rule { op: "batch_norm2d", adapter: None, prefer: &["vec4"] },
+    Rule { op: "batch_norm2d_gain_grad", adapter: None, prefer: &["split"] },
+    Rule { op: "batch_norm2d_input_grad", adapter: None, prefer: &["vec4"] },
+    Rule { op: "batch_norm2d_eval_input_grad", adapter: None, prefer: &["vec4"] },
+    Rule { op: "concat", adapter: None, prefer: &["vec4"] },
+    Rule { op: "narrow", adapter: None, prefer: &["vec4"] },
+    Rule { op: "narrow_input_grad", adapter: None, prefer: &["vec4"] },
+    Rule { op: "softmax", adapter: None, prefer: &["split"] },
+    Rule { op: "softmax_grad", adapter: None, prefer: &["split"] },
+    Rule { op: "log_softmax", adapter: None, prefer: &["split"] },
+    Rule { op: "log_softmax_grad", adapter: None, prefer: &["split"] },
+    Rule { op: "gather_images", adapter: None, prefer: &["words"] },
+];
 
 /// The variant to run among those that support the shapes.
 #[must_use]

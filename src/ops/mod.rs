@@ -12,14 +12,33 @@ use crate::graph::{Graph, NodeId, VarView};
 use crate::real::Real;
 use crate::shape::{DType, ShapeError, Spec};
 
+pub mod adaptive_avg_pool2d;
+pub mod avg_pool2d;
+pub mod batch_norm2d;
+pub mod bce_with_logits;
 pub mod binary;
+pub mod channel_stats;
+pub mod concat;
 pub mod conv2d;
+pub mod count_correct;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod ema_update;
+pub mod gather;
+pub mod grad_stats;
 pub mod matmul;
+pub mod max_pool2d;
+pub mod narrow;
+pub mod optimizer_step;
+mod partials;
 pub mod pointwise;
+pub mod pool2d;
 pub mod registry;
 pub mod reshape;
 pub mod sample;
+pub mod softmax;
 pub mod sum_to;
+pub mod write_rows;
 
 /// What the graph, the executors and the tests ask of an op.
 pub trait Op: Kernel<f32> + Kernel<f64> + Debug + Send + Sync + 'static {

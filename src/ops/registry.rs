@@ -2,7 +2,11 @@
 //! test fails for one that lacks samples.
 
 use super::sample::Sample;
-use super::{binary, conv2d, matmul, pointwise, reshape, sum_to};
+use super::{
+    adaptive_avg_pool2d, avg_pool2d, batch_norm2d, bce_with_logits, binary, channel_stats, concat, conv2d,
+    count_correct, cross_entropy, dropout, gather, grad_stats, matmul, max_pool2d, narrow, pointwise, reshape, softmax,
+    sum_to,
+};
 
 /// One op: its name and how to get its samples.
 pub struct Entry {
@@ -39,6 +43,23 @@ pub fn registry() -> Vec<Entry> {
         Entry::new("reshape", "the same elements under another shape", || reshape::samples("reshape")),
         Entry::new("fill", "a constant", || reshape::samples("fill")),
         Entry::new("pack", "tensors side by side in one vector", || reshape::samples("pack")),
+        Entry::new("max_pool2d", "the largest pixel of each window", max_pool2d::samples),
+        Entry::new("avg_pool2d", "the mean of each window", avg_pool2d::samples),
+        Entry::new("adaptive_avg_pool2d", "means of as many windows as asked for", adaptive_avg_pool2d::samples),
+        Entry::new("concat", "tensors one behind the other", concat::samples),
+        Entry::new("narrow", "a part along an axis", narrow::samples),
+        Entry::new("dropout", "random zeros", dropout::samples),
+        Entry::new("channel_mean", "the mean of each channel", || channel_stats::samples("channel_mean")),
+        Entry::new("channel_var", "the biased variance of each channel", || channel_stats::samples("channel_var")),
+        Entry::new("batch_norm2d", "(x - mean) / sqrt(var + eps) * gain + bias", batch_norm2d::samples),
+        Entry::new("softmax", "exp(x) / sum of exp(x)", || softmax::samples(false)),
+        Entry::new("log_softmax", "x - log(sum of exp(x))", || softmax::samples(true)),
+        Entry::new("cross_entropy", "-log softmax(x) at the label", cross_entropy::samples),
+        Entry::new("bce_with_logits", "binary cross-entropy of sigmoid(x)", bce_with_logits::samples),
+        Entry::new("gather_images", "picks images and normalises them", gather::image_samples),
+        Entry::new("gather_labels", "picks labels", gather::label_samples),
+        Entry::new("count_correct", "rows whose largest value is at the label", count_correct::samples),
+        Entry::new("grad_stats", "sum of squares, count of NaN and infinity", grad_stats::samples),
     ];
     for row in pointwise::TABLE {
         entries.push(Entry::new(row.name, row.forward, || pointwise::samples(row)));

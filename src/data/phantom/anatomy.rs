@@ -142,7 +142,7 @@ impl Anatomy {
             tissue,
             haze: r.range(0.0, 0.10),
             gradient: (r.range(-0.08, 0.08), r.range(-0.08, 0.08)),
-            gain: r.range(0.88, 1.22),
+            gain: r.range(0.90, 1.20),
             offset: r.range(-0.05, 0.08),
             curve: r.range(-0.25, 0.25),
             noise: r.range(0.010, 0.035),
@@ -168,7 +168,7 @@ impl Anatomy {
                     rx: r.range(0.20, 0.36),
                     ry: r.range(0.20, 0.42),
                     turn: r.range(-0.6, 0.6),
-                    strength: r.range(0.17, 0.38),
+                    strength: r.range(0.20, 0.42),
                 });
             }
         }

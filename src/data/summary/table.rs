@@ -107,7 +107,7 @@ impl fmt::Display for Summary {
         list(f, "unreadable files", &self.unreadable, |s| format!("{}: {}", s.name, s.reason))?;
         list(f, "groups of identical files", &self.duplicates, group)?;
         list(f, "groups of identical pixels in different files", &self.pixel_duplicates, group)?;
-        list(f, "patients in more than one split", &self.shared_patients, |p| {
+        list(f, "patients in more than one split, by file name", &self.shared_patients, |p| {
             format!("{}: {}", p.patient, p.splits.join(", "))
         })
     }

@@ -1,0 +1,177 @@
+//! The settings of a run, as they stand in a TOML file and in the run folder.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+use crate::data::Images;
+use crate::fsio;
+use crate::optim::{OptimizerKind, Schedule};
+
+/// How much each class counts in the loss.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// All alike.
+    #[default]
+    None,
+    /// `images / (classes * images of the class)`, so that each class counts the same in all.
+    Balanced,
+    /// As given.
+    Values(Vec<f64>),
+}
+
+/// Everything that decides what a run computes, the device apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Image folder, `.npz` file or `phantom`.
+    pub data: String,
+    /// Network: a name or a chain of layers.
+    pub model: String,
+    /// Height and width of the images in pixels.
+    pub size: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// Passes over the training images.
+    pub epochs: u32,
+    /// Images in a step; the incomplete last batch of an epoch is left out, another one each epoch.
+    pub batch: usize,
+    /// Learning rate that the schedule starts from.
+    pub lr: f64,
+    /// The seed of weights, order, dropout and split.
+    pub seed: u32,
+    /// Share of the training images that is held out, by patient.
+    pub val_fraction: f64,
+    /// Epochs without a better validation loss after which the run ends; 0: never.
+    pub patience: u32,
+    /// Share of the label spread over all classes.
+    pub label_smoothing: f64,
+    /// Mean of each channel, subtracted from x/255; measured on the training images when absent.
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel, divided by; measured when absent.
+    pub std: Option<Vec<f32>>,
+    /// An unreadable image is an error.
+    pub strict: bool,
+    /// How much each class counts.
+    pub class_weights: ClassWeights,
+    /// The optimizer and its parameters.
+    pub optimizer: OptimizerKind,
+    /// The schedule, advanced every step (reduce-on-plateau: every epoch). Absent: cosine to zero over the whole run.
+    pub schedule: Option<Schedule>,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            data: "phantom".to_owned(),
+            model: "cnn2".to_owned(),
+            size: 64,
+            channels: 1,
+            epochs: 6,
+            batch: 32,
+            lr: 1e-3,
+            seed: 0,
+            val_fraction: 0.15,
+            patience: 0,
+            label_smoothing: 0.0,
+            mean: None,
+            std: None,
+            strict: false,
+            class_weights: ClassWeights::None,
+            optimizer: OptimizerKind::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
+            schedule: None,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Reads a TOML file; settings that it does not name keep their defaults.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] names the file and the key, an unknown one included.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let fail = |problem: String| TrainError::Config { path: path.to_owned(), problem };
+        let text = String::from_utf8(fsio::read(path)?).map_err(|_| fail("is no text".to_owned()))?;
+        toml::from_str(&text).map_err(|e| {
+            let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].lines().count().max(1));
+            fail(format!("line {line}: {}", e.message().split_whitespace().collect::<Vec<_>>().join(" ")))
+        })
+    }
+
+    /// The settings as TOML.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for a number that TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String, TrainError> {
+        toml::to_string(self).map_err(|e| TrainError::setting("config", e.to_string()))
+    }
+
+    /// Checks what does not depend on the data.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] names the setting.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let check = |ok: bool, setting, problem: &str| {
+            if ok { Ok(()) } else { Err(TrainError::setting(setting, problem)) }
+        };
+        check(self.epochs >= 1, "epochs", "must be at least 1")?;
+        check(self.batch >= 1, "batch", "must be at least 1")?;
+        check(self.lr.is_finite() && self.lr > 0.0, "lr", "must be a positive number")?;
+        check(self.size >= 1, "size", "must be at least 1")?;
+        check(self.channels == 1 || self.channels == 3, "channels", "must be 1 (grey) or 3 (RGB)")?;
+        check((0.0..1.0).contains(&self.label_smoothing), "label_smoothing", "must lie in [0, 1)")?;
+        for (setting, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if let Some(values) = values {
+                check(values.len() == self.channels, setting, "needs one value for each channel")?;
+                check(values.iter().all(|v| v.is_finite()), setting, "must be finite")?;
+                check(setting == "mean" || values.iter().all(|&v| v > 0.0), setting, "must be positive")?;
+            }
+        }
+        if let ClassWeights::Values(w) = &self.class_weights {
+            check(w.iter().all(|v| v.is_finite() && *v >= 0.0), "class_weights", "must be finite and not negative")?;
+            check(w.iter().any(|v| *v > 0.0), "class_weights", "must not all be zero")?;
+        }
+        self.optimizer.validate()?;
+        if let Some(schedule) = &self.schedule {
+            schedule.validate()?;
+        }
+        Ok(())
+    }
+
+    /// Fills in what the training images decide.
+    pub fn resolve(&mut self, train: &Images) {
+        if self.mean.is_none() || self.std.is_none() {
+            let (mean, std) = train.mean_std();
+            self.mean.get_or_insert(mean);
+            // A constant image has no spread to divide by.
+            self.std.get_or_insert(std.into_iter().map(|s| if s > 1e-6 { s } else { 1.0 }).collect());
+        }
+    }
+
+    /// The schedule, the default one filled in, for so many steps in all.
+    #[must_use]
+    pub fn schedule(&self, steps: u64) -> Schedule {
+        self.schedule.clone().unwrap_or(Schedule::Cosine { t_max: steps.max(1), eta_min: 0.0 })
+    }
+
+    /// The weight of each class, or `None` where all count alike.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for a wrong number of weights.
+    pub fn weights(&self, counts: &[usize]) -> Result<Option<Vec<f32>>, TrainError> {
+        match &self.class_weights {
+            ClassWeights::None => Ok(None),
+            ClassWeights::Balanced => {
+                let total: usize = counts.iter().sum();
+                let share = |&n: &usize| total as f32 / (counts.len() * n.max(1)) as f32;
+                Ok(Some(counts.iter().map(share).collect()))
+            }
+            ClassWeights::Values(w) if w.len() == counts.len() => Ok(Some(w.iter().map(|&v| v as f32).collect())),
+            ClassWeights::Values(w) => {
+                Err(TrainError::setting("class_weights", format!("{} weights for {} classes", w.len(), counts.len())))
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What can end a training.
+
+use std::path::PathBuf;
+
+/// Training, evaluation or prediction failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The images.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// The network.
+    #[error(transparent)]
+    Model(#[from] crate::nn::ModelError),
+    /// Recording.
+    #[error("recording the step failed: {0}")]
+    Shape(#[from] crate::shape::ShapeError),
+    /// Running.
+    #[error(transparent)]
+    Exec(#[from] crate::exec::ExecError),
+    /// Weight files.
+    #[error(transparent)]
+    Weights(#[from] crate::weights::WeightsError),
+    /// Weights that belong to another network.
+    #[error(transparent)]
+    Match(#[from] crate::weights::matching::MatchError),
+    /// Optimizer settings.
+    #[error(transparent)]
+    Optimizer(#[from] crate::optim::OptimError),
+    /// Schedule settings.
+    #[error(transparent)]
+    Schedule(#[from] crate::optim::ScheduleError),
+    /// Metrics.
+    #[error(transparent)]
+    Metrics(#[from] crate::metrics::MetricsError),
+    /// The report.
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
+    /// A file.
+    #[error(transparent)]
+    Fs(#[from] crate::fsio::FsError),
+    /// A setting out of range.
+    #[error("{setting}: {problem}")]
+    Setting {
+        /// Its name on the command line or in the config file.
+        setting: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A config file that does not read.
+    #[error("{}: {problem}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The run folder holds a run already.
+    #[error("{} already holds a run: continue it with --resume, or name another folder with --out", path.display())]
+    RunExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Nothing to resume or evaluate.
+    #[error("{} holds no finished checkpoint ({missing} is missing): train first", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+        /// The file.
+        missing: &'static str,
+    },
+    /// A checkpoint that does not belong to this run.
+    #[error("{}: {problem}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// NaN or infinity.
+    #[error(
+        "the {what} became NaN or infinite in epoch {epoch}, step {step}: try a lower --lr; the best weights so far are kept"
+    )]
+    Diverged {
+        /// Loss or gradient.
+        what: &'static str,
+        /// From 1.
+        epoch: u32,
+        /// From 1.
+        step: usize,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn setting(setting: &'static str, problem: impl Into<String>) -> Self {
+        Self::Setting { setting, problem: problem.into() }
+    }
+}

@@ -1,0 +1,384 @@
+//! The loop: epochs of steps, validation after each, the best weights kept.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use super::TrainError;
+use super::checkpoint::{self, BEST, EpochRowNoTime, LAST, LoopState};
+use super::config::TrainConfig;
+use super::step::{DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots, probabilities};
+use crate::data::{Dataset, Images, epoch_order};
+use crate::exec::{Executor, Program};
+use crate::graph::VarView;
+use crate::nn::Model;
+use crate::optim::{Schedule, Scheduler};
+use crate::report::data::EpochRow;
+use crate::shape::Spec;
+use crate::store::{Param, ParamStore};
+use crate::tensor::Tensor;
+
+/// Steps between two looks at the log.
+const LOOK_EVERY: usize = 50;
+/// Images in a step of an evaluation pass.
+const EVAL_BATCH: usize = 64;
+
+/// What the loop tells while it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Some steps are done.
+    Step {
+        /// From 1.
+        epoch: u32,
+        /// Steps done in this epoch.
+        step: usize,
+        /// Steps of an epoch.
+        steps: usize,
+        /// Mean loss of the steps looked at last.
+        loss: f64,
+    },
+    /// An epoch is done.
+    Epoch {
+        /// Its figures.
+        row: &'a EpochRow,
+        /// Whether its weights are the best so far.
+        best: bool,
+    },
+}
+
+/// A network with its data on a device, ready to train.
+pub struct Fit {
+    config: TrainConfig,
+    model: Model,
+    classes: usize,
+    params: Vec<Param>,
+    store: ParamStore,
+    executor: Box<dyn Executor>,
+    step: TrainStep,
+    program: Program,
+    slots: Vec<(String, VarView)>,
+    evals: Vec<(&'static str, EvalPass, Program)>,
+    train: Images,
+    others: Vec<(&'static str, Images)>,
+    steps: usize,
+    content_hash: String,
+    metadata: BTreeMap<String, String>,
+}
+
+/// What a finished loop gives.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// All epochs.
+    pub epochs: Vec<EpochRow>,
+    /// The one whose weights are kept, and loaded on the device again.
+    pub best_epoch: u32,
+    /// Wall time of the loop in seconds.
+    pub seconds: f64,
+}
+
+impl Fit {
+    /// Sets everything up: parameters, images on the device, recorded passes.
+    ///
+    /// # Errors
+    /// Settings out of range, a network that does not fit, a device without room.
+    pub fn new(config: &TrainConfig, mut data: Dataset, mut executor: Box<dyn Executor>) -> Result<Self, TrainError> {
+        let mut config = config.clone();
+        config.validate()?;
+        let train = data.train.take().ok_or_else(|| TrainError::setting("data", "has no training images"))?;
+        if config.batch > train.len() {
+            let problem = format!("{} is more than the {} training images; lower it", config.batch, train.len());
+            return Err(TrainError::setting("batch", problem));
+        }
+        config.resolve(&train);
+        let classes = data.classes.len();
+        let model = Model::new(&config.model, [config.channels, config.size, config.size], classes)?;
+        let loss = LossSettings {
+            class_weights: config.weights(&train.class_counts(classes))?,
+            label_smoothing: config.label_smoothing,
+        };
+
+        let mut store = ParamStore::new();
+        let params = model.init(&mut store, config.seed);
+        let slot_views = add_slots(&mut store, &config.optimizer);
+        let slots: Vec<(String, VarView)> =
+            config.optimizer.slot_names().iter().map(|n| (*n).to_owned()).zip(slot_views.iter().cloned()).collect();
+        let limit = executor.max_tensor_bytes();
+        let images = DeviceImages::add(&mut store, "train", &train, limit);
+        let steps = train.len() / config.batch;
+        let log = store.add_var("training log", Spec::float([steps, LOG_COLUMNS]), None);
+        let weights = loss.class_weights.as_ref().map(|w| {
+            let value = Tensor::f32([w.len()], w.clone()).ok();
+            store.add_var("class weights", Spec::float([w.len()]), value)
+        });
+        let mut others = Vec::new();
+        let splits = [("val", data.val.take()), ("official_val", data.official_val.take()), ("test", data.test.take())];
+        for (name, images) in splits {
+            if let Some(host) = images.filter(|i| !i.is_empty()) {
+                let on_device = DeviceImages::add(&mut store, name, &host, limit);
+                let spec = Spec::float([host.len(), model.outputs()]);
+                let logits = store.add_var(&format!("{name} logits"), spec, None);
+                others.push((name, host, on_device, logits));
+            }
+        }
+        executor.load(&store)?;
+
+        let mean = config.mean.clone().unwrap_or_default();
+        let std = config.std.clone().unwrap_or_default();
+        let step = TrainStep::record(StepParts {
+            model: &model,
+            params: &params,
+            images: &images,
+            batch: config.batch,
+            mean: &mean,
+            std: &std,
+            loss: &loss,
+            optimizer: &config.optimizer,
+            slots: &slot_views,
+            log: &log,
+            weights: weights.as_ref(),
+        })?;
+        let program = executor.compile(&step.graph, &[])?;
+        let mut evals = Vec::new();
+        let mut hosts = Vec::new();
+        for (name, host, on_device, logits) in others {
+            let pass = EvalPass::record(&model, &params, &on_device, EVAL_BATCH, (&mean, &std), &logits)?;
+            let program = pass.compile(executor.as_mut())?;
+            evals.push((name, pass, program));
+            hosts.push((name, host));
+        }
+        let metadata = describe(&config, &model, &data.classes)?;
+        Ok(Self {
+            config,
+            model,
+            classes,
+            params,
+            store,
+            executor,
+            step,
+            program,
+            slots,
+            evals,
+            train,
+            others: hosts,
+            steps,
+            content_hash: data.content_hash,
+            metadata,
+        })
+    }
+
+    /// Gives the device back.
+    #[must_use]
+    pub fn into_executor(self) -> Box<dyn Executor> {
+        self.executor
+    }
+
+    /// The settings, with what the data decided filled in.
+    #[must_use]
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> String {
+        self.executor.describe()
+    }
+
+    /// The images of a split other than train.
+    #[must_use]
+    pub fn images(&self, split: &str) -> Option<&Images> {
+        self.others.iter().find(|(name, _)| *name == split).map(|(_, images)| images)
+    }
+
+    /// The training images.
+    #[must_use]
+    pub fn train_images(&self) -> &Images {
+        &self.train
+    }
+
+    /// Probabilities `[n, classes]` of a split with the present weights; `None` for a split that was not loaded.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn predict(&mut self, split: &str) -> Result<Option<Vec<f64>>, TrainError> {
+        let Some((_, pass, program)) = self.evals.iter().find(|(name, ..)| *name == split) else { return Ok(None) };
+        let Some((_, host)) = self.others.iter().find(|(name, _)| *name == split) else { return Ok(None) };
+        let logits = pass.run(self.executor.as_mut(), *program, host)?;
+        Ok(Some(probabilities(&logits, self.model.outputs())))
+    }
+
+    fn validate(&mut self) -> Result<(f64, f64), TrainError> {
+        let p = self.predict("val")?.ok_or_else(|| TrainError::setting("data", "has no validation images"))?;
+        let labels = &self.images("val").expect("it was just predicted").labels;
+        let metrics = crate::metrics::Metrics::new(labels, &p, self.classes)?;
+        Ok((metrics.log_loss, metrics.accuracy))
+    }
+
+    /// Runs the loop. With a folder, `last.safetensors` is written after each epoch, `best.safetensors` after each better
+    /// one, and `metrics.jsonl` grows by a line; with `resume`, it goes on from `last.safetensors`.
+    ///
+    /// # Errors
+    /// NaN in loss or gradient, a device or a disk that fails.
+    pub fn run(
+        &mut self,
+        folder: Option<&Path>,
+        resume: bool,
+        events: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Outcome, TrainError> {
+        let begin = Instant::now();
+        let per_epoch = matches!(self.config.schedule, Some(Schedule::ReduceOnPlateau { .. }));
+        let schedule = self.config.schedule(u64::from(self.config.epochs) * self.steps as u64);
+        let mut scheduler = Scheduler::new(schedule.clone(), self.config.lr)?;
+        let (mut epochs, mut best_epoch, mut step) = (Vec::<EpochRow>::new(), 0, 0);
+        if let (Some(folder), true) = (folder, resume) {
+            let path = folder.join(LAST);
+            let executor = self.executor.as_mut();
+            let state = checkpoint::load_last(&path, executor, &mut self.store, &self.slots, &self.content_hash)?;
+            scheduler = Scheduler::resume(schedule, self.config.lr, state.scheduler)?;
+            epochs = state.epochs.iter().map(|e| e.with_seconds(0.0)).collect();
+            (best_epoch, step) = (state.best_epoch, state.step);
+        }
+        let mut best_weights = None;
+        let done = epochs.len() as u32;
+        for epoch in done + 1..=self.config.epochs {
+            if self.config.patience > 0 && epoch - 1 >= best_epoch + self.config.patience {
+                break;
+            }
+            let start = Instant::now();
+            let (train_loss, train_accuracy) = self.epoch(epoch, &mut step, &mut scheduler, per_epoch, events)?;
+            let (val_loss, val_accuracy) = self.validate()?;
+            let row = EpochRow {
+                epoch,
+                train_loss,
+                train_accuracy: Some(train_accuracy),
+                val_loss,
+                val_accuracy,
+                learning_rate: scheduler.lr(),
+                seconds: start.elapsed().as_secs_f64(),
+            };
+            if per_epoch {
+                scheduler.step(Some(val_loss));
+            }
+            let best = epochs.iter().all(|e| val_loss < e.val_loss);
+            epochs.push(row);
+            if best {
+                best_epoch = epoch;
+                let tensors = checkpoint::network_tensors(self.executor.as_mut(), &self.params)?;
+                if let Some(folder) = folder {
+                    checkpoint::save_best(&folder.join(BEST), &tensors, &self.metadata)?;
+                }
+                best_weights = Some(tensors);
+            }
+            if let Some(folder) = folder {
+                let state = LoopState {
+                    step,
+                    scheduler: scheduler.state().clone(),
+                    epochs: epochs.iter().map(EpochRowNoTime::of).collect(),
+                    best_epoch,
+                    content_hash: self.content_hash.clone(),
+                };
+                let path = folder.join(LAST);
+                let executor = self.executor.as_mut();
+                checkpoint::save_last(&path, executor, &self.params, &self.slots, &self.metadata, &state)?;
+                write_metrics(&folder.join("metrics.jsonl"), &epochs)?;
+            }
+            events(Event::Epoch { row: &row, best });
+        }
+        self.restore(best_weights, folder)?;
+        Ok(Outcome { epochs, best_epoch, seconds: begin.elapsed().as_secs_f64() })
+    }
+
+    /// Loads the best weights again.
+    fn restore(
+        &mut self,
+        best: Option<Vec<crate::weights::NamedTensor>>,
+        folder: Option<&Path>,
+    ) -> Result<(), TrainError> {
+        let file = match (best, folder) {
+            (Some(tensors), _) => crate::weights::WeightsFile { tensors, metadata: BTreeMap::new() },
+            (None, Some(folder)) => crate::weights::load(folder.join(BEST))?,
+            (None, None) => return Ok(()),
+        };
+        checkpoint::put_weights(&file, &mut self.store)?;
+        checkpoint::write_shared(self.executor.as_mut(), &self.store)
+    }
+
+    /// One pass over the training images; gives mean loss and accuracy.
+    fn epoch(
+        &mut self,
+        epoch: u32,
+        step: &mut u64,
+        scheduler: &mut Scheduler,
+        per_epoch: bool,
+        events: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(f64, f64), TrainError> {
+        let order = epoch_order(self.train.len(), self.config.seed, epoch);
+        let batch = self.config.batch;
+        let mut rows = Vec::new();
+        for (row, chosen) in order.chunks_exact(batch).enumerate() {
+            let (seed, lr) = (self.config.seed, scheduler.lr());
+            let executor = self.executor.as_mut();
+            self.step.run(executor, self.program, &self.train, chosen, seed, *step, lr, row)?;
+            *step += 1;
+            if !per_epoch {
+                scheduler.step(None);
+            }
+            if (row + 1) % LOOK_EVERY == 0 || row + 1 == self.steps {
+                let seen = rows.len();
+                rows = self.step.log(self.executor.as_mut(), row + 1)?;
+                check_finite(&rows[seen..], epoch, seen)?;
+                let recent = &rows[seen..];
+                let loss = recent.iter().map(|r| f64::from(r[0])).sum::<f64>() / recent.len().max(1) as f64;
+                events(Event::Step { epoch, step: row + 1, steps: self.steps, loss });
+            }
+        }
+        let mean = |k: usize| rows.iter().map(|r| f64::from(r[k])).sum::<f64>() / rows.len().max(1) as f64;
+        Ok((mean(0), mean(1) / batch as f64))
+    }
+}
+
+/// Refuses rows of the log whose loss or gradient is NaN or infinite, which the host tests as any number.
+fn check_finite(rows: &[[f32; LOG_COLUMNS]], epoch: u32, first: usize) -> Result<(), TrainError> {
+    for (i, row) in rows.iter().enumerate() {
+        let what = match row {
+            [loss, ..] if !loss.is_finite() => "loss",
+            [_, _, norm, bad] if *bad > 0.0 || !norm.is_finite() => "gradient",
+            _ => continue,
+        };
+        return Err(TrainError::Diverged { what, epoch, step: first + i + 1 });
+    }
+    Ok(())
+}
+
+/// What a weight file says about itself, enough to use it without its run folder.
+fn describe(config: &TrainConfig, model: &Model, classes: &[String]) -> Result<BTreeMap<String, String>, TrainError> {
+    Ok(BTreeMap::from([
+        ("radiograd.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("radiograd.model".to_owned(), model.network().to_string()),
+        ("radiograd.size".to_owned(), config.size.to_string()),
+        ("radiograd.channels".to_owned(), config.channels.to_string()),
+        ("radiograd.classes".to_owned(), json(&classes)?),
+        ("radiograd.mean".to_owned(), json(&config.mean)?),
+        ("radiograd.std".to_owned(), json(&config.std)?),
+    ]))
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, TrainError> {
+    serde_json::to_string(value).map_err(|e| TrainError::setting("config", e.to_string()))
+}
+
+/// Writes a line of JSON an epoch.
+fn write_metrics(path: &Path, epochs: &[EpochRow]) -> Result<(), TrainError> {
+    let mut text = String::new();
+    for row in epochs {
+        text.push_str(&json(row)?);
+        text.push('\n');
+    }
+    Ok(crate::fsio::write_atomic(path, text.as_bytes())?)
+}

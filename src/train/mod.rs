@@ -1,0 +1,14 @@
+//! Training: the recorded step, the loop around it, checkpoints, run folders, and the depth study.
+
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod fit;
+pub mod infer;
+pub mod run;
+pub mod step;
+pub mod study;
+
+pub use config::{ClassWeights, TrainConfig};
+pub use error::TrainError;
+pub use fit::{Event, Fit, Outcome};

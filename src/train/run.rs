@@ -1,0 +1,241 @@
+//! Run folders: what `train` leaves behind, report included.
+
+use std::path::Path;
+
+use super::TrainError;
+use super::checkpoint::LAST;
+use super::config::TrainConfig;
+use super::fit::{Event, Fit, Outcome};
+use crate::data::{Dataset, Images};
+use crate::exec::Executor;
+use crate::fsio;
+use crate::nn::{Layer, Model};
+use crate::report::data::{DataInfo, NetworkResult, RunSummary, SampleImage, SplitCounts, SplitResult};
+use crate::report::html::Block;
+use crate::report::run_report;
+
+/// Images of a report, at most.
+const SAMPLES: usize = 24;
+
+/// Where and on what a run happens.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// The run folder.
+    pub folder: &'a Path,
+    /// Go on with the run that it holds.
+    pub resume: bool,
+    /// The device and why it was taken, for the report.
+    pub device: String,
+}
+
+/// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`
+/// and `report.html`. Nothing is written before data, network and device have been found to fit.
+///
+/// # Errors
+/// See [`TrainError`].
+pub fn train(
+    config: &TrainConfig,
+    data: Dataset,
+    executor: Box<dyn Executor>,
+    place: &Place<'_>,
+    events: &mut dyn FnMut(Event<'_>),
+) -> Result<RunSummary, TrainError> {
+    let last = place.folder.join(LAST);
+    if last.exists() && !place.resume {
+        return Err(TrainError::RunExists { path: place.folder.to_owned() });
+    }
+    if place.resume && !last.exists() {
+        return Err(TrainError::NoRun { path: place.folder.to_owned(), missing: LAST });
+    }
+    let info = data_info(&data);
+    let mut fit = Fit::new(config, data, executor)?;
+    fsio::create_dir(place.folder)?;
+    fsio::write_atomic(&place.folder.join("config.toml"), fit.config().to_toml()?.as_bytes())?;
+    let outcome = fit.run(Some(place.folder), place.resume, events)?;
+    let (network, samples) = measure(&mut fit, &outcome)?;
+    let summary = RunSummary {
+        name: place.folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+        config: settings(fit.config())?,
+        environment: environment(&place.device),
+        data: info,
+        network,
+        samples,
+    };
+    write_report(place.folder, &summary)?;
+    Ok(summary)
+}
+
+/// Metrics of every split with the kept weights, and sample images of the test split (or the validation split).
+///
+/// # Errors
+/// The device failed.
+pub fn measure(fit: &mut Fit, outcome: &Outcome) -> Result<(NetworkResult, Vec<SampleImage>), TrainError> {
+    let classes = fit.model().classes();
+    let seed = fit.config().seed;
+    let mut results = Vec::new();
+    let mut samples = Vec::new();
+    for (split, title) in [("val", "validation"), ("test", "test"), ("official_val", "official validation")] {
+        let Some(p) = fit.predict(split)? else {
+            results.push(None);
+            continue;
+        };
+        let images = fit.images(split).ok_or_else(|| TrainError::setting("data", "lost a split"))?;
+        results.push(Some(SplitResult::new(title, &images.labels, &p, classes, seed)?));
+        if split == "test" || (split == "val" && fit.images("test").is_none()) {
+            samples = pick(images, &p, classes);
+        }
+    }
+    let official = results.pop().flatten();
+    let test = results.pop().flatten();
+    let val = results.pop().flatten().ok_or_else(|| TrainError::setting("data", "has no validation images"))?;
+    let network = NetworkResult {
+        name: fit.config().model.clone(),
+        spec: fit.model().network().to_string(),
+        conv_layers: conv_layers(fit.model()),
+        parameters: fit.model().trainable_numel() as u64,
+        epochs: outcome.epochs.clone(),
+        best_epoch: outcome.best_epoch,
+        seconds: outcome.seconds,
+        val,
+        test,
+        official,
+        seeds: Vec::new(),
+    };
+    Ok((network, samples))
+}
+
+fn conv_layers(model: &Model) -> u32 {
+    model.network().layers.iter().filter(|l| matches!(l, Layer::Conv { .. })).count() as u32
+}
+
+/// The worst errors first, then right decisions spread over the split.
+fn pick(images: &Images, probabilities: &[f64], classes: usize) -> Vec<SampleImage> {
+    let truth = |i: usize| probabilities[i * classes + images.labels[i] as usize];
+    let mut order: Vec<usize> = (0..images.len()).collect();
+    order.sort_by(|&a, &b| truth(a).total_cmp(&truth(b)));
+    let half = SAMPLES / 2;
+    let step = (images.len() / half.max(1)).max(1);
+    let spread = order.iter().rev().step_by(step).take(half);
+    let mut chosen: Vec<usize> = order.iter().take(half).chain(spread).copied().collect();
+    chosen.dedup();
+    chosen.into_iter().filter_map(|i| sample(images, probabilities, classes, i)).collect()
+}
+
+fn sample(images: &Images, probabilities: &[f64], classes: usize, i: usize) -> Option<SampleImage> {
+    let planes = images.image(i)?;
+    let area = images.height * images.width;
+    // Planes, one after the other, become pixels with their channels side by side.
+    let pixels = (0..area).flat_map(|p| (0..images.channels).map(move |c| planes[c * area + p])).collect();
+    Some(SampleImage {
+        name: images.names.get(i).cloned().unwrap_or_default(),
+        width: images.width as u32,
+        height: images.height as u32,
+        channels: images.channels as u32,
+        pixels,
+        label: images.labels[i],
+        probabilities: probabilities[i * classes..(i + 1) * classes].to_vec(),
+    })
+}
+
+/// What a report says about the images.
+#[must_use]
+pub fn data_info(data: &Dataset) -> DataInfo {
+    let title = |name: &str| match name {
+        "val" => "validation".to_owned(),
+        "official_val" => "official validation".to_owned(),
+        other => other.to_owned(),
+    };
+    let splits = data
+        .splits()
+        .map(|(name, images)| SplitCounts {
+            name: title(name),
+            counts: images.class_counts(data.classes.len()).into_iter().map(|n| n as u64).collect(),
+            patients: {
+                let mut patients: Vec<&String> = images.patients.iter().collect();
+                patients.sort_unstable();
+                patients.dedup();
+                (!patients.is_empty()).then_some(patients.len() as u64)
+            },
+        })
+        .collect();
+    let mut notes = data.notes.clone();
+    if !data.skipped.is_empty() {
+        let names: Vec<&str> = data.skipped.iter().take(5).map(|s| s.name.as_str()).collect();
+        let more = if data.skipped.len() > 5 { ", ..." } else { "" };
+        notes.push(format!(
+            "{} files could not be read and were left out: {}{more}.",
+            data.skipped.len(),
+            names.join(", ")
+        ));
+    }
+    DataInfo {
+        source: data.source.clone(),
+        synthetic: data.synthetic,
+        class_names: data.classes.clone(),
+        splits,
+        notes,
+    }
+}
+
+/// The settings as name and value.
+///
+/// # Errors
+/// A number that cannot be written.
+pub fn settings(config: &TrainConfig) -> Result<Vec<(String, String)>, TrainError> {
+    let value = serde_json::to_value(config).map_err(|e| TrainError::setting("config", e.to_string()))?;
+    let Some(map) = value.as_object() else { return Ok(Vec::new()) };
+    Ok(map
+        .iter()
+        .map(|(name, value)| {
+            let text = match value {
+                serde_json::Value::String(s) => s.clone(),
+                serde_json::Value::Null => "default".to_owned(),
+                other => other.to_string(),
+            };
+            (name.clone(), text)
+        })
+        .collect())
+}
+
+/// Device, version and command line.
+#[must_use]
+pub fn environment(device: &str) -> Vec<(String, String)> {
+    let command: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    vec![
+        ("device".to_owned(), device.to_owned()),
+        ("version".to_owned(), format!("radiograd {}", env!("CARGO_PKG_VERSION"))),
+        ("command".to_owned(), format!("radiograd {}", command.join(" "))),
+        ("threads".to_owned(), rayon::current_num_threads().to_string()),
+    ]
+}
+
+fn write_report(folder: &Path, summary: &RunSummary) -> Result<(), TrainError> {
+    let report = run_report(summary);
+    report.write(&folder.join("report.html"))?;
+    let mut without_images = summary.clone();
+    without_images.samples.clear();
+    let json = serde_json::to_vec_pretty(&without_images).map_err(|e| TrainError::setting("result", e.to_string()))?;
+    fsio::write_atomic(&folder.join("result.json"), &json)?;
+    write_plots(folder, &report)
+}
+
+/// Every plot of a report as an SVG file of its own.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_plots(folder: &Path, report: &crate::report::html::Report) -> Result<(), TrainError> {
+    let plots = folder.join("plots");
+    fsio::create_dir(&plots)?;
+    let figures = report.sections.iter().flat_map(|s| &s.blocks).filter_map(|b| match b {
+        Block::Figures(figures) => Some(figures),
+        _ => None,
+    });
+    for figure in figures.flatten() {
+        let name: String = figure.plot.title().chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .collect();
+        let name = name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
+        fsio::write_atomic(&plots.join(format!("{name}.svg")), figure.plot.standalone().as_bytes())?;
+    }
+    Ok(())
+}
