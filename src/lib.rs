@@ -2,6 +2,7 @@
 
 pub mod autodiff;
 pub mod check;
+pub mod cli;
 pub mod cpu;
 pub mod data;
 pub mod exec;

@@ -16,6 +16,16 @@ pub struct Rule {
 
 /// The table; the first rule that fits counts.
 pub static TABLE: &[Rule] = &[
+    Rule { op: "conv2d", adapter: Some(AdapterKind::Software), prefer: &["regblock"] },
+    Rule { op: "conv2d", adapter: None, prefer: &["tiled"] },
+    Rule { op: "conv2d_input_grad", adapter: Some(AdapterKind::Software), prefer: &["regblock"] },
+    Rule { op: "conv2d_input_grad", adapter: None, prefer: &["tiled"] },
+    Rule { op: "conv2d_weight_grad", adapter: Some(AdapterKind::Software), prefer: &["grey", "regblock"] },
+    Rule { op: "conv2d_weight_grad", adapter: None, prefer: &["tiled"] },
+    Rule { op: "linear", adapter: Some(AdapterKind::Software), prefer: &["regblock"] },
+    Rule { op: "linear", adapter: None, prefer: &["tiled"] },
+    Rule { op: "matmul", adapter: Some(AdapterKind::Software), prefer: &["regblock"] },
+    Rule { op: "matmul", adapter: None, prefer: &["tiled"] },
     Rule { op: "sum_to", adapter: None, prefer: &["split"] },
     Rule { op: "max_pool2d", adapter: None, prefer: &["2x2"] },
     Rule { op: "max_pool2d_input_grad", adapter: None, prefer: &["2x2"] },

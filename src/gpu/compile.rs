@@ -271,7 +271,12 @@ impl Compiled {
             }
             let specs: Vec<&Spec> = inputs.iter().map(|&i| graph.spec(i)).collect();
             let mut cx = LowerCx { inputs: &specs, output: &node.spec, adapter: gpu.kind, variant: PLAIN };
-            let supported = op.variants(&cx);
+            let mut supported = op.variants(&cx);
+            // A kernel whose scratch the adapter cannot bind does not support the shape here; the plain ones need none.
+            supported.retain(|&variant| {
+                let lowering = op.lower(&LowerCx { variant, ..cx.clone() });
+                variant == PLAIN || lowering.scratch.iter().all(|&w| 4 * w as u64 <= gpu.max_tensor_bytes())
+            });
             let variant = match &options.variant {
                 Some(wanted) => supported.iter().find(|v| *v == wanted).copied().unwrap_or(PLAIN),
                 None => choose(op.name(), gpu.kind, &supported),

@@ -1,17 +1,50 @@
-//! The faster kernels of matrix products, and which shapes each supports.
+//! The matrix-product kernels: which variants support which sizes.
 
+use super::kernels::shapes::LinearShape;
+use super::kernels::{gemm_tiled, matmul_regblock};
 use super::lower::Lowering;
 use crate::ops::PLAIN;
 use crate::ops::matmul::{Dims, MatMul};
 
+const FAST: [&str; 2] = ["regblock", "tiled"];
+
 /// The variants for a product of these sizes, the plain one first.
 #[must_use]
-pub fn supported(_op: MatMul, _dims: Dims) -> Vec<&'static str> {
-    vec![PLAIN]
+pub fn supported(op: MatMul, dims: Dims) -> Vec<&'static str> {
+    let fast = FAST.into_iter().filter(|variant| try_lower(variant, op, dims, false).is_some());
+    std::iter::once(PLAIN).chain(fast).collect()
 }
 
-/// The dispatches of a fast variant.
+/// The dispatches of a fast variant; none for a variant that does not support the sizes.
 #[must_use]
-pub fn lower(_variant: &str, _op: MatMul, _dims: Dims, _bias: bool) -> Lowering {
-    Lowering::default()
+pub fn lower(variant: &str, op: MatMul, dims: Dims, bias: bool) -> Lowering {
+    try_lower(variant, op, dims, bias).unwrap_or_default()
+}
+
+/// The three ways to transpose are the three directions of a linear layer `x [n, k], w [m, k] -> y [n, m]`.
+fn try_lower(variant: &str, op: MatMul, Dims { m, n, k }: Dims, bias: bool) -> Option<Lowering> {
+    match (op.ta, op.tb, bias) {
+        (false, true, _) => {
+            let s = LinearShape { n: m, k, m: n, bias };
+            match variant {
+                "regblock" => matmul_regblock::forward(&s, None),
+                _ => gemm_tiled::linear_forward(&s),
+            }
+        }
+        (false, false, false) => {
+            let s = LinearShape { n: m, k: n, m: k, bias };
+            match variant {
+                "regblock" => matmul_regblock::input_grad(&s, None),
+                _ => gemm_tiled::linear_input_grad(&s),
+            }
+        }
+        (true, false, false) => {
+            let s = LinearShape { n: k, k: n, m, bias };
+            match variant {
+                "regblock" => matmul_regblock::weight_grad(&s, None),
+                _ => gemm_tiled::linear_weight_grad(&s),
+            }
+        }
+        _ => None,
+    }
 }

@@ -5,6 +5,7 @@ mod compile;
 pub mod conv;
 mod device;
 mod executor;
+pub mod kernels;
 pub mod lower;
 pub mod matmul;
 mod memory;

@@ -279,7 +279,7 @@ fn products(weight: &Spec, output: &Spec) -> u64 {
 }
 
 fn plain(entry: &'static str, count: usize, args: Vec<Arg>, g: &Geometry, bias: bool) -> Lowering {
-    let consts = conv::consts(&g.shape(bias));
+    let consts = g.shape(bias).consts();
     let dispatch = Dispatch::elementwise("conv2d.wgsl", entry, count, args, consts);
     let groups = g.conv.groups;
     let (total, turns) = match entry {

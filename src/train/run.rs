@@ -231,7 +231,10 @@ pub fn write_plots(folder: &Path, report: &crate::report::html::Report) -> Resul
         _ => None,
     });
     for figure in figures.flatten() {
-        let name: String = figure.plot.title().chars()
+        let name: String = figure
+            .plot
+            .title()
+            .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
             .collect();
         let name = name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");

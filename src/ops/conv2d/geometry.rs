@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::gpu::conv::ConvShape;
+use crate::gpu::conv::Conv2dShape;
 use crate::shape::{ShapeError, Spec};
 
 /// Stride, padding, dilation (each `[height, width]`) and groups.
@@ -107,20 +107,21 @@ impl Geometry {
 
     /// The sizes as the GPU kernels take them.
     #[must_use]
-    pub fn shape(&self, bias: bool) -> ConvShape {
-        ConvShape {
+    pub fn shape(&self, bias: bool) -> Conv2dShape {
+        Conv2dShape {
             n: self.n,
             c_in: self.c_in,
             h_in: self.input[0],
             w_in: self.input[1],
             c_out: self.c_out,
-            h_out: self.out[0],
-            w_out: self.out[1],
             k_h: self.kernel[0],
             k_w: self.kernel[1],
-            stride: self.conv.stride,
-            padding: self.conv.padding,
-            dilation: self.conv.dilation,
+            stride_h: self.conv.stride[0],
+            stride_w: self.conv.stride[1],
+            pad_h: self.conv.padding[0],
+            pad_w: self.conv.padding[1],
+            dil_h: self.conv.dilation[0],
+            dil_w: self.conv.dilation[1],
             groups: self.conv.groups,
             bias,
         }

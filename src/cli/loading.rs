@@ -1,0 +1,97 @@
+//! What the commands that read images share: options, notes, progress.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Failure, Context};
+use crate::data::{Dataset, LoadOptions, Source, Splits};
+use crate::train::{Event, TrainConfig};
+
+/// The line under every result.
+pub const NOTICE: &str = "Software for study, not a medical device.";
+
+/// Where DATA leads.
+///
+/// # Errors
+/// There is nothing of that name.
+pub fn source(data: &str) -> Result<Source, Failure> {
+    Ok(Source::parse(data)?)
+}
+
+/// How a command loads what a config names.
+#[must_use]
+pub fn options(config: &TrainConfig, splits: Splits, cx: &Context) -> LoadOptions {
+    LoadOptions {
+        size: (config.size, config.size),
+        channels: config.channels,
+        splits,
+        val_fraction: config.val_fraction,
+        seed: config.seed,
+        strict: config.strict,
+        progress: Some(super::progress::loading(cx)),
+        ..LoadOptions::default()
+    }
+}
+
+/// Tells how the splits came about and which files were left out.
+pub fn say_notes(data: &Dataset, cx: &Context) {
+    for note in &data.notes {
+        cx.note(note);
+    }
+    for skipped in data.skipped.iter().take(10) {
+        cx.note(format!("left out {}: {}", skipped.name, skipped.reason));
+    }
+    if data.skipped.len() > 10 {
+        cx.note(format!("left out {} more files; `radiograd data summary` lists them", data.skipped.len() - 10));
+    }
+}
+
+/// A bar for the steps of an epoch where stderr is a terminal, and a plain line an epoch everywhere.
+pub struct Progress<'a> {
+    cx: &'a Context,
+    bar: ProgressBar,
+    epochs: u32,
+    title: String,
+}
+
+impl<'a> Progress<'a> {
+    /// A bar for a run of so many epochs; `title` stands in front of each line.
+    #[must_use]
+    pub fn new(cx: &'a Context, epochs: u32, title: &str) -> Self {
+        let bar = super::progress::bar(cx, 0);
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} steps, {eta} left") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self { cx, bar, epochs, title: title.to_owned() }
+    }
+
+    /// Takes an event of the loop.
+    pub fn tell(&mut self, event: Event<'_>) {
+        match event {
+            Event::Step { epoch, step, steps, loss } => {
+                self.bar.set_length(steps as u64);
+                self.bar.set_position(step as u64);
+                self.bar.set_message(format!("{}epoch {epoch}/{}, loss {loss:.4}", self.title, self.epochs));
+            }
+            Event::Epoch { row, best } => {
+                let line = format!(
+                    "{}epoch {}/{}: loss {:.4}, accuracy {:.4}, validation loss {:.4}, accuracy {:.4}, {:.1} s{}",
+                    self.title,
+                    row.epoch,
+                    self.epochs,
+                    row.train_loss,
+                    row.train_accuracy.unwrap_or(f64::NAN),
+                    row.val_loss,
+                    row.val_accuracy,
+                    row.seconds,
+                    if best { " (best so far)" } else { "" },
+                );
+                self.bar.suspend(|| self.cx.note(&line));
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,96 @@
+//! `radiograd study depth`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, Context, loading};
+use crate::data::{Splits, load};
+use crate::report::{seed_table, study_table};
+use crate::train::{TrainConfig, study};
+
+/// Comparisons of several networks on the same images.
+#[derive(Subcommand, Debug)]
+pub enum StudyCommand {
+    /// One, two and three convolution layers
+    Depth(DepthArgs),
+}
+
+/// One, two and three convolution layers, trained alike.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  radiograd study depth\n  \
+    radiograd study depth --data chest_xray --size 64 --epochs 6 --seeds 5 --out studies/depth")]
+pub struct DepthArgs {
+    /// Image folder, .npz file or `phantom` (synthetic, built in)
+    #[arg(long, value_name = "DATA", default_value = "phantom")]
+    pub data: String,
+    /// Height and width of the images; 64, for the phantom set 48
+    #[arg(long)]
+    pub size: Option<usize>,
+    /// Passes over the training images; 6, for the phantom set 10
+    #[arg(long)]
+    pub epochs: Option<u32>,
+    /// Images in a step
+    #[arg(long, default_value_t = 32)]
+    pub batch: usize,
+    /// Learning rate that the cosine schedule starts from
+    #[arg(long, default_value_t = 1e-3)]
+    pub lr: f64,
+    /// Seeds: each network is trained so many times
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u32,
+    /// Folder for report.html, study.json and plots
+    #[arg(long, value_name = "DIR", default_value = "studies/depth")]
+    pub out: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Everything that can end a training.
+pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
+    let StudyCommand::Depth(args) = command;
+    if args.seeds == 0 {
+        return Err(Failure::Message("--seeds must be at least 1".to_owned()));
+    }
+    let phantom = args.data == "phantom";
+    let config = TrainConfig {
+        data: args.data.clone(),
+        size: args.size.unwrap_or(if phantom { 48 } else { 64 }),
+        epochs: args.epochs.unwrap_or(if phantom { 10 } else { 6 }),
+        batch: args.batch,
+        lr: args.lr,
+        seed: cx.seed.unwrap_or(0),
+        ..TrainConfig::default()
+    };
+    config.validate()?;
+    let opened = cx.open()?;
+    let device = format!("{}: {}", opened.device.describe(), opened.reason);
+    let executor = opened.device.into_executor();
+    // A folder that cannot be written must be known before the training, not after it.
+    crate::fsio::create_dir(&args.out)?;
+    let data = load(&loading::source(&config.data)?, &loading::options(&config, Splits::STUDY, cx))?;
+    loading::say_notes(&data, cx);
+    let mut progress = loading::Progress::new(cx, config.epochs, "");
+    let mut now = String::new();
+    let result = study::depth(&config, &data, executor, &device, args.seeds, &mut |name, seed, event| {
+        let title = if args.seeds > 1 { format!("{name} seed {seed} ") } else { format!("{name} ") };
+        if title != now {
+            progress.end();
+            progress = loading::Progress::new(cx, config.epochs, &title);
+            now = title;
+        }
+        progress.tell(event);
+    })?;
+    progress.end();
+    study::write(&args.out, &result)?;
+    let mut text = study_table(&result).to_text();
+    if let Some(seeds) = seed_table(&result.networks) {
+        text.push_str(&format!("\n{}", seeds.to_text()));
+    }
+    if result.data.synthetic {
+        text.push_str("\nThe phantom images are drawn by a program: these figures say nothing about patients.");
+    }
+    text.push_str(&format!("\nreport: {}\n{}", args.out.join("report.html").display(), loading::NOTICE));
+    cx.result(text, &result)
+}

@@ -1,0 +1,156 @@
+//! `radiograd train`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, Context, loading};
+use crate::data::{Splits, load};
+use crate::optim::{OptimizerKind, Schedule};
+use crate::report::split_table;
+use crate::train::run::{self, Place};
+use crate::train::{ClassWeights, TrainConfig};
+
+/// Trains a network into a run folder.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  radiograd train --data chest_xray --model cnn2 --size 64 --epochs 6 --out runs/cnn2")]
+pub struct TrainArgs {
+    /// Settings in TOML; options given here win over it
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// Image folder, MedMNIST .npz file, or `phantom`
+    #[arg(long, value_name = "DATA")]
+    pub data: Option<String>,
+    /// Network: a name (mlp, cnn1, cnn2, cnn3, simple) or a chain such as conv16-relu-pool-flatten-dense2
+    #[arg(long, value_name = "SPEC")]
+    pub model: Option<String>,
+    /// Height and width of the images in pixels
+    #[arg(long)]
+    pub size: Option<usize>,
+    /// 1 (grey) or 3 (RGB)
+    #[arg(long)]
+    pub channels: Option<usize>,
+    /// Passes over the training images
+    #[arg(long)]
+    pub epochs: Option<u32>,
+    /// Images in a step
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Learning rate that the schedule starts from
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// adam, adamw, sgd or rmsprop, with parameters: sgd:momentum=0.9,nesterov=true
+    #[arg(long)]
+    pub optimizer: Option<OptimizerKind>,
+    /// cosine (over the whole run), constant, one_cycle or plateau; others in the config file
+    #[arg(long)]
+    pub schedule: Option<String>,
+    /// none or balanced: how much each class counts in the loss
+    #[arg(long)]
+    pub class_weights: Option<String>,
+    /// Share of the label spread over all classes
+    #[arg(long)]
+    pub label_smoothing: Option<f64>,
+    /// Share of the training images held out for validation, by patient
+    #[arg(long)]
+    pub val_fraction: Option<f64>,
+    /// Stop after so many epochs without a better validation loss; 0: never
+    #[arg(long)]
+    pub patience: Option<u32>,
+    /// Fail on an unreadable image instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
+    /// The run folder
+    #[arg(long, value_name = "RUN")]
+    pub out: PathBuf,
+    /// Go on with the run in the folder
+    #[arg(long)]
+    pub resume: bool,
+}
+
+impl TrainArgs {
+    fn config(&self, seed: Option<u32>) -> Result<TrainConfig, Failure> {
+        let resumed = self.out.join("config.toml");
+        let mut c = match &self.config {
+            Some(path) => TrainConfig::read(path)?,
+            None if self.resume && resumed.is_file() => TrainConfig::read(&resumed)?,
+            None => TrainConfig::default(),
+        };
+        fn put<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(value) = from {
+                to.clone_from(value);
+            }
+        }
+        put(&mut c.data, &self.data);
+        put(&mut c.model, &self.model);
+        put(&mut c.size, &self.size);
+        put(&mut c.channels, &self.channels);
+        put(&mut c.epochs, &self.epochs);
+        put(&mut c.batch, &self.batch);
+        put(&mut c.lr, &self.lr);
+        put(&mut c.optimizer, &self.optimizer);
+        put(&mut c.label_smoothing, &self.label_smoothing);
+        put(&mut c.val_fraction, &self.val_fraction);
+        put(&mut c.patience, &self.patience);
+        put(&mut c.seed, &seed);
+        c.strict |= self.strict;
+        match self.class_weights.as_deref() {
+            None => {}
+            Some("none") => c.class_weights = ClassWeights::None,
+            Some("balanced") => c.class_weights = ClassWeights::Balanced,
+            Some(other) => return Err(Failure::Message(format!("--class-weights {other}: is none or balanced"))),
+        }
+        match self.schedule.as_deref() {
+            None => {}
+            Some("cosine") => c.schedule = None,
+            Some("constant") => c.schedule = Some(Schedule::Constant {}),
+            Some(name @ ("one_cycle" | "plateau")) => c.schedule = Some(named(name, &c)?),
+            Some(other) => {
+                let known = "cosine, constant, one_cycle or plateau; others go into the config file";
+                return Err(Failure::Message(format!("--schedule {other}: is {known}")));
+            }
+        }
+        Ok(c)
+    }
+}
+
+/// A schedule with PyTorch's defaults.
+fn named(name: &str, c: &TrainConfig) -> Result<Schedule, Failure> {
+    let value = match name {
+        // One cycle needs the number of steps, which the loop fills in where it is 0.
+        "one_cycle" => serde_json::json!({ "name": "one_cycle", "max_lr": c.lr, "total_steps": 0 }),
+        _ => serde_json::json!({ "name": "reduce_on_plateau" }),
+    };
+    serde_json::from_value(value).map_err(|e| Failure::Message(format!("--schedule {name}: {e}")))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Everything that can end a training.
+pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
+    let config = args.config(cx.seed)?;
+    config.validate()?;
+    let options = loading::options(&config, Splits::STUDY, cx);
+    let opened = cx.open()?;
+    let device = format!("{}: {}", opened.device.describe(), opened.reason);
+    let executor = opened.device.into_executor();
+    let data = load(&loading::source(&config.data)?, &options)?;
+    loading::say_notes(&data, cx);
+    let place = Place { folder: &args.out, resume: args.resume, device };
+    let mut progress = loading::Progress::new(cx, config.epochs, "");
+    let summary = run::train(&config, data, executor, &place, &mut |event| progress.tell(event))?;
+    progress.end();
+    let mut plain = summary.clone();
+    plain.samples.clear();
+    let positive = summary.data.class_name(1);
+    let table = split_table(&summary.network, &positive).to_text();
+    let text = format!(
+        "{table}\nbest epoch {} of {}; everything is in {} (report.html opens in a browser)\n{}",
+        summary.network.best_epoch,
+        summary.network.epochs.len(),
+        args.out.display(),
+        loading::NOTICE,
+    );
+    cx.result(text, &plain)
+}

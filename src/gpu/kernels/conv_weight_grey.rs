@@ -1,0 +1,77 @@
+//! Weight gradient of a convolution with one input channel: `(x, dy) -> dw`.
+
+use super::grid::{grid, u};
+use super::shapes::Conv2dShape;
+use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
+
+/// Output channels that a thread owns.
+const CHANNELS: usize = 8;
+
+/// The weight gradient `(x, dy) -> dw`; `None` where another kernel has to serve.
+#[must_use]
+pub fn weight_grad(p: &Conv2dShape) -> Option<Lowering> {
+    let (h_out, w_out) = (p.h_out(), p.w_out());
+    // More taps would need more registers than pay.
+    if p.c_in != 1 || p.groups != 1 || p.k_h * p.k_w > 25 || p.x_len() * p.y_len() * p.w_len() == 0 {
+        return None;
+    }
+    let ob = if p.k_h * p.k_w > 9 { 4 } else { CHANNELS };
+    let vecs = (3 * p.stride_w + (p.k_w - 1) * p.dil_w + 1).div_ceil(4);
+    let w_vec = (w_out.div_ceil(4) - 1) * p.stride_w + vecs;
+    let h_pad = (h_out - 1) * p.stride_h + (p.k_h - 1) * p.dil_h + 1;
+    // Some hundred threads, each with as many rows as that leaves it.
+    let threads = p.n * p.c_out.div_ceil(ob);
+    let lines = h_out.div_ceil(1024usize.div_ceil(threads).min(h_out));
+    let splits = p.n * h_out.div_ceil(lines);
+    let (pad_groups, pad_row) = grid(p.n * h_pad * w_vec, 64)?;
+    let (groups, row) = grid(splits * p.c_out.div_ceil(ob), 8)?;
+    let (sum_groups, sum_row) = grid(p.w_len(), 64)?;
+    let pad = Dispatch {
+        shader: "conv2d_pad.wgsl",
+        entry: "pad",
+        consts: vec![
+            ("N", u(p.n)),
+            ("C", u(1)),
+            ("H", u(p.h_in)),
+            ("W", u(p.w_in)),
+            ("H_PAD", u(h_pad)),
+            ("W_VEC", u(w_vec)),
+            ("PAD_H", Const::I(p.pad_h as i32)),
+            ("PAD_W", Const::I(p.pad_w as i32)),
+            ("ROW", u(pad_row)),
+        ],
+        args: vec![Arg::Input(0), Arg::Scratch(0)],
+        groups: pad_groups,
+    };
+    let gradient = Dispatch {
+        shader: "conv2d_grey_wgrad.wgsl",
+        entry: "weight_grad",
+        consts: vec![
+            ("N", u(p.n)),
+            ("C_OUT", u(p.c_out)),
+            ("H_OUT", u(h_out)),
+            ("W_OUT", u(w_out)),
+            ("H_PAD", u(h_pad)),
+            ("W_VEC", u(w_vec)),
+            ("K_H", u(p.k_h)),
+            ("K_W", u(p.k_w)),
+            ("STRIDE_H", u(p.stride_h)),
+            ("STRIDE_W", u(p.stride_w)),
+            ("DIL_H", u(p.dil_h)),
+            ("DIL_W", u(p.dil_w)),
+            ("OB", u(ob)),
+            ("LINES", u(lines)),
+            ("ROW", u(row)),
+        ],
+        args: vec![Arg::Scratch(0), Arg::Input(1), Arg::Scratch(1)],
+        groups,
+    };
+    let sum = Dispatch {
+        shader: "sum_partials.wgsl",
+        entry: "sum_partials",
+        consts: vec![("LEN", u(p.w_len())), ("SPLITS", u(splits)), ("BIAS", Const::B(false)), ("ROW", u(sum_row))],
+        args: vec![Arg::Scratch(1), Arg::Output],
+        groups: sum_groups,
+    };
+    Some(Lowering { dispatches: vec![pad, gradient, sum], scratch: vec![p.n * h_pad * w_vec * 4, splits * p.w_len()] })
+}

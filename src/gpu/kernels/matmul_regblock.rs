@@ -1,0 +1,111 @@
+//! Register-blocked matrix products for the three directions of a linear layer, with split sums where the result is small.
+
+use super::grid::{grid, u};
+use super::shapes::LinearShape;
+use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, MAX_TURNS};
+
+/// One product `c[i, j] = sum_k a(i, k) b(j, k)`.
+struct Product {
+    i: usize,
+    j: usize,
+    k: usize,
+    /// Whether `k` is the fast axis of `a`, of `b`.
+    along: [bool; 2],
+    /// Which inputs `a` and `b` are.
+    args: [Arg; 2],
+    bias: bool,
+}
+
+/// `(x [n, k], w [m, k], bias [m]) -> y [n, m]`; `None` for empty shapes.
+#[must_use]
+pub fn forward(p: &LinearShape, block: Option<[usize; 2]>) -> Option<Lowering> {
+    let args = [Arg::Input(0), Arg::Input(1)];
+    lower(&Product { i: p.n, j: p.m, k: p.k, along: [true, true], args, bias: p.bias }, block)
+}
+
+/// `(dy [n, m], w [m, k]) -> dx [n, k]`; `None` for empty shapes.
+#[must_use]
+pub fn input_grad(p: &LinearShape, block: Option<[usize; 2]>) -> Option<Lowering> {
+    let args = [Arg::Input(0), Arg::Input(1)];
+    lower(&Product { i: p.n, j: p.k, k: p.m, along: [true, false], args, bias: false }, block)
+}
+
+/// `(dy [n, m], x [n, k]) -> dw [m, k]`; `None` for empty shapes.
+#[must_use]
+pub fn weight_grad(p: &LinearShape, block: Option<[usize; 2]>) -> Option<Lowering> {
+    let args = [Arg::Input(0), Arg::Input(1)];
+    lower(&Product { i: p.m, j: p.k, k: p.n, along: [false, false], args, bias: false }, block)
+}
+
+fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
+    if p.i * p.j * p.k == 0 {
+        return None;
+    }
+    // Multiples of 4, no larger than the result asks for. The wide block halves the strided reads of operands that lie across, and costs
+    // compile time, so only work that lasts gets it.
+    let wide = if p.along == [true, true] || p.i * p.j * p.k < 1 << 24 { 8 } else { 16 };
+    let [ib, jb] = block.unwrap_or_else(|| [p.i.next_multiple_of(4).min(16), p.j.next_multiple_of(4).min(wide)]);
+    let tiles = p.i.div_ceil(ib) * p.j.div_ceil(jb);
+    // Some dozens of workgroups, but no sum shorter than what a thread's start costs.
+    let splits = 512usize.div_ceil(tiles).clamp(1, p.k.div_ceil(64).min(256));
+    // A multiple of a cache line, an odd number of them: chunks that start a power of two apart would share one cache set.
+    let lines = p.k.div_ceil(16 * splits);
+    let chunk = if splits == 1 { p.k } else { (lines | 1) * 16 };
+    let splits = p.k.div_ceil(chunk);
+    // A longer sum in one invocation is more than software Vulkan allows; the plain kernel takes several dispatches.
+    if chunk > MAX_TURNS {
+        return None;
+    }
+    let (groups, row) = grid(tiles * splits, 8)?;
+    let split = splits > 1;
+    let bias = p.bias && !split;
+    let mut args = p.args.to_vec();
+    if bias {
+        args.push(Arg::Input(2));
+    }
+    args.push(if split { Arg::Scratch(0) } else { Arg::Output });
+    let mut dispatches = vec![Dispatch {
+        shader: "linear_regblock.wgsl",
+        entry: "matmul",
+        consts: vec![
+            ("I", u(p.i)),
+            ("J", u(p.j)),
+            ("K", u(p.k)),
+            ("A_ALONG", Const::B(p.along[0])),
+            ("B_ALONG", Const::B(p.along[1])),
+            ("BIAS", Const::B(bias)),
+            ("IB", u(ib)),
+            ("JB", u(jb)),
+            ("STEP", u(if p.k.is_multiple_of(4) { 4 } else { 1 })),
+            ("SPLITS", u(splits)),
+            ("CHUNK", u(chunk)),
+            ("ROW", u(row)),
+        ],
+        args,
+        groups,
+    }];
+    let mut scratch = vec![];
+    if split {
+        let (groups, row) = grid(p.i * p.j, 64)?;
+        let mut args = vec![Arg::Scratch(0)];
+        if p.bias {
+            args.push(Arg::Input(2));
+        }
+        args.push(Arg::Output);
+        dispatches.push(Dispatch {
+            shader: "sum_partials.wgsl",
+            entry: "sum_partials",
+            consts: vec![
+                ("LEN", u(p.i * p.j)),
+                ("SPLITS", u(splits)),
+                ("BIAS", Const::B(p.bias)),
+                ("M", u(p.j)),
+                ("ROW", u(row)),
+            ],
+            args,
+            groups,
+        });
+        scratch.push(splits * p.i * p.j);
+    }
+    Some(Lowering { dispatches, scratch })
+}

@@ -1,0 +1,9 @@
+//! How the faster kernels are dispatched: one file a family, each beside its WGSL pages.
+
+pub mod conv_regblock;
+pub mod conv_weight_grey;
+pub mod conv_weight_regblock;
+pub mod gemm_tiled;
+mod grid;
+pub mod matmul_regblock;
+pub mod shapes;
