@@ -30,8 +30,8 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let at = e % SIZE;
-    let from = min(index[e / SIZE], IMAGES - 1u) * SIZE + at;
-    let byte = (x[from / 4u] >> (8u * (from % 4u))) & 0xffu;
+    let origin = min(index[e / SIZE], IMAGES - 1u) * SIZE + at;
+    let byte = (x[origin / 4u] >> (8u * (origin % 4u))) & 0xffu;
     y[e] = normalise(byte, at);
 }
 
@@ -44,7 +44,7 @@ fn words(@builtin(global_invocation_id) id: vec3<u32>) {
     if (e >= COUNT) {
         return;
     }
-    let words_of_image = SIZE / 4u;
+    let words_of_image = max(SIZE / 4u, 1u);
     let at = e % words_of_image;
     let word = x[min(index[e / words_of_image], IMAGES - 1u) * words_of_image + at];
     y_4[e] = vec4(

@@ -6,7 +6,7 @@
 
 const W_TILES = (W_IN + 1u) / 2u;      // tiles of a row of x, the one that an odd width cuts included
 const H_TILES = (H_IN + 1u) / 2u;
-const W_STRIPS = W_IN / 4u;
+const W_STRIPS = max(W_IN / 4u, 1u);   // the strip entry points run only where it is W_IN / 4
 
 fn takes_over(value: f32, best: f32) -> bool {
     return value > best || (bitcast<u32>(value) & 0x7fffffffu) > 0x7f800000u;

@@ -42,6 +42,9 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
 // ------------------------------------------------------------------------------------------------- gradient: y, dy -> dx
 // softmax:      dx[k] = y[k] * (dy[k] - sum of dy[j] y[j])
 // log_softmax:  dx[k] = dy[k] - exp(y[k]) * sum of dy[j]
+//
+// The y of a row add up to 1, so any number may be taken off all dy of it. Taking off the dy of the largest y keeps the
+// difference exact where one y is nearly 1 and the others nearly 0.
 @group(0) @binding(0) var<storage, read> y_0: array<f32>;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
@@ -53,13 +56,21 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let first = first_of(r);
+    var largest = first;
     var sum = 0.0;
     for (var k = 0u; k < LEN; k++) {
         let e = first + k * INNER;
-        if (LOG) {
-            sum += dy[e];
-        } else {
-            sum += dy[e] * y_0[e];
+        sum += dy[e];
+        if (y_0[e] > y_0[largest]) {
+            largest = e;
+        }
+    }
+    let pivot = dy[largest];
+    if (!LOG) {
+        sum = 0.0;
+        for (var k = 0u; k < LEN; k++) {
+            let e = first + k * INNER;
+            sum += (dy[e] - pivot) * y_0[e];
         }
     }
     for (var k = 0u; k < LEN; k++) {
@@ -67,7 +78,7 @@ fn gradient(@builtin(global_invocation_id) id: vec3<u32>) {
         if (LOG) {
             dx[e] = dy[e] - exp(y_0[e]) * sum;
         } else {
-            dx[e] = y_0[e] * (dy[e] - sum);
+            dx[e] = y_0[e] * (dy[e] - pivot - sum);
         }
     }
 }

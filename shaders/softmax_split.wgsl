@@ -77,48 +77,70 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 // ------------------------------------------------------------------------------------------------- gradient: y, dy -> dx
+// A partial result of softmax is taken against a pivot, the dy of its largest y (see softmax.wgsl for why):
+// (largest y, pivot, sum of (dy - pivot) y, sum of y). Of log_softmax it is (0, 0, sum of dy, 0).
 @group(0) @binding(0) var<storage, read> y_0: array<f32>;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> sums: array<f32>;
+@group(0) @binding(2) var<storage, read_write> sums: array<vec4<f32>>;
 
-// grad_partial: the sum of dy[k], times y[k] for softmax, over the elements p, p + PARTS, ... of row r
+// grad_partial: of the elements p, p + PARTS, ... of row r
 @compute @workgroup_size(WG)
 fn grad_partial(@builtin(global_invocation_id) id: vec3<u32>) {
     let i = id.y * GRID_X + id.x;
     if (i >= COUNT) {
         return;
     }
-    let first = first_of(i / PARTS);
+    let first = first_of(i / PARTS) + (i % PARTS) * INNER;
+    var largest = first;
     var sum = 0.0;
     for (var k = i % PARTS; k < LEN; k += PARTS) {
-        let e = first + k * INNER;
-        if (LOG) {
-            sum += dy[e];
-        } else {
-            sum += dy[e] * y_0[e];
+        let e = first_of(i / PARTS) + k * INNER;
+        sum += dy[e];
+        if (y_0[e] > y_0[largest]) {
+            largest = e;
         }
     }
-    sums[i] = sum;
+    if (LOG) {
+        sums[i] = vec4(0.0, 0.0, sum, 0.0);
+        return;
+    }
+    let pivot = dy[largest];
+    sum = 0.0;
+    var weight = 0.0;
+    for (var k = i % PARTS; k < LEN; k += PARTS) {
+        let e = first_of(i / PARTS) + k * INNER;
+        sum += (dy[e] - pivot) * y_0[e];
+        weight += y_0[e];
+    }
+    sums[i] = vec4(y_0[largest], pivot, sum, weight);
 }
 
-@group(0) @binding(0) var<storage, read> sums_0: array<f32>;
-@group(0) @binding(1) var<storage, read_write> row_sums: array<f32>;
+@group(0) @binding(0) var<storage, read> sums_0: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> row_sums: array<vec4<f32>>;
 
-// grad_total: the sum of row r
+// grad_total: the pivot of row r and its sum; a partial sum moves to the row's pivot by its weight
 @compute @workgroup_size(WG)
 fn grad_total(@builtin(global_invocation_id) id: vec3<u32>) {
     let r = id.y * GRID_X + id.x;
     if (r >= COUNT) {
         return;
     }
+    var best = sums_0[r * PARTS];
+    for (var p = 1u; p < PARTS; p++) {
+        let part = sums_0[r * PARTS + p];
+        if (part.x > best.x) {
+            best = part;
+        }
+    }
     var sum = 0.0;
     for (var p = 0u; p < PARTS; p++) {
-        sum += sums_0[r * PARTS + p];
+        let part = sums_0[r * PARTS + p];
+        sum += part.z + part.w * (part.y - best.y);
     }
-    row_sums[r] = sum;
+    row_sums[r] = vec4(best.y, sum, 0.0, 0.0);
 }
 
-@group(0) @binding(2) var<storage, read> row_sums_2: array<f32>;
+@group(0) @binding(2) var<storage, read> row_sums_2: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -127,10 +149,10 @@ fn grad_finish(@builtin(global_invocation_id) id: vec3<u32>) {
     if (e >= COUNT) {
         return;
     }
-    let sum = row_sums_2[row_of(e)];
+    let row = row_sums_2[row_of(e)];
     if (LOG) {
-        dx[e] = dy[e] - exp(y_0[e]) * sum;
+        dx[e] = dy[e] - exp(y_0[e]) * row.y;
     } else {
-        dx[e] = y_0[e] * (dy[e] - sum);
+        dx[e] = y_0[e] * (dy[e] - row.x - row.y);
     }
 }

@@ -86,7 +86,8 @@ struct PhantomReport {
 
 fn make_phantom(args: PhantomArgs, cx: &Context) -> Result<(), Failure> {
     let (height, width) = (args.size.height, args.size.width);
-    let written = phantom::write_folder(&args.out, PhantomSizes::of_total(args.images), (height, width), cx.seed.unwrap_or(0))?;
+    let written =
+        phantom::write_folder(&args.out, PhantomSizes::of_total(args.images), (height, width), cx.seed.unwrap_or(0))?;
     let [train, val, test] = written.images;
     let out = shown(&args.out);
     let text = format!("{out}: {train} train, {val} val and {test} test images of {height}x{width} pixels, synthetic");

@@ -174,9 +174,7 @@ pub fn open_device(choice: DeviceChoice) -> Result<Opened, ExecError> {
             Err(e) => (Device::cpu(), e.to_string()),
         },
         DeviceChoice::Gpu => (Device::open(Wanted::Best)?, "asked for with --device gpu".to_owned()),
-        DeviceChoice::GpuNumber(n) => {
-            (Device::open(Wanted::Number(n))?, format!("asked for with --device gpu:{n}"))
-        }
+        DeviceChoice::GpuNumber(n) => (Device::open(Wanted::Number(n))?, format!("asked for with --device gpu:{n}")),
         DeviceChoice::Cpu => (Device::cpu(), "asked for with --device cpu".to_owned()),
     };
     Ok(Opened { device, reason })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, Context, loading};
+use super::{Context, Failure, loading};
 use crate::data::{Splits, load};
 use crate::report::data::SplitResult;
 use crate::train::TrainConfig;

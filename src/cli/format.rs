@@ -83,7 +83,10 @@ mod tests {
     #[test]
     fn numbers_keep_three_digits() {
         assert_eq!([grouped(7), grouped(1234), grouped(1_234_567)], ["7", "1,234", "1,234,567"]);
-        assert_eq!([scaled(999), scaled(1000), scaled(999_999), scaled(12_345_678)], ["999", "1.00 k", "1.00 M", "12.3 M"]);
+        assert_eq!(
+            [scaled(999), scaled(1000), scaled(999_999), scaled(12_345_678)],
+            ["999", "1.00 k", "1.00 M", "12.3 M"]
+        );
         assert_eq!([bytes(0), bytes(1023), bytes(1024), bytes(1_048_576)], ["0 B", "1023 B", "1.00 KiB", "1.00 MiB"]);
         assert_eq!(bytes(1_047_552), "0.999 MiB".replace("0.999", "1.00"));
         assert_eq!([seconds(1.5e-6), seconds(0.0123), seconds(61.0)], ["1.50 us", "12.3 ms", "61.0 s"]);

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Context};
+use super::{Context, Failure};
 use crate::data::{Dataset, LoadOptions, Source, Splits};
 use crate::train::{Event, TrainConfig};
 

@@ -34,7 +34,9 @@ pub use size::ImageSize;
 /// Trains small CNNs on chest X-rays with hand-written WGSL kernels, and shows how they learn.
 #[derive(Debug, Parser)]
 #[command(name = "radiograd", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Example:\n  radiograd graph --model cnn2 --size 64\n\n`radiograd COMMAND --help` has an example of each command.")]
+#[command(
+    after_help = "Example:\n  radiograd graph --model cnn2 --size 64\n\n`radiograd COMMAND --help` has an example of each command."
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,

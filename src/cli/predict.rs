@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, Context, loading};
+use super::{Context, Failure, loading};
 use crate::data::{Images, read_image};
 use crate::metrics::argmax;
 use crate::train::infer::Network;

@@ -18,9 +18,9 @@ impl FromStr for ImageSize {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let number = |t: &str| {
-            t.parse::<u32>()
-                .map(|n| n as usize)
-                .map_err(|_| "give one number for square images, such as 64, or height x width, such as 64x48".to_owned())
+            t.parse::<u32>().map(|n| n as usize).map_err(|_| {
+                "give one number for square images, such as 64, or height x width, such as 64x48".to_owned()
+            })
         };
         let (height, width) = s.split_once('x').unwrap_or((s, s));
         Ok(Self { height: number(height)?, width: number(width)? })

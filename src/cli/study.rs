@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Context, loading};
+use super::{Context, Failure, loading};
 use crate::data::{Splits, load};
 use crate::report::{seed_table, study_table};
 use crate::train::{TrainConfig, study};

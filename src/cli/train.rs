@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, Context, loading};
+use super::{Context, Failure, loading};
 use crate::data::{Splits, load};
 use crate::optim::{OptimizerKind, Schedule};
 use crate::report::split_table;
@@ -13,7 +13,9 @@ use crate::train::{ClassWeights, TrainConfig};
 
 /// Trains a network into a run folder.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  radiograd train --data chest_xray --model cnn2 --size 64 --epochs 6 --out runs/cnn2")]
+#[command(
+    after_help = "Example:\n  radiograd train --data chest_xray --model cnn2 --size 64 --epochs 6 --out runs/cnn2"
+)]
 pub struct TrainArgs {
     /// Settings in TOML; options given here win over it
     #[arg(long, value_name = "FILE.toml")]

@@ -62,7 +62,7 @@ fn summarise(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
         kind: word(kind_of(&info)),
         backend: format!("{:?}", info.backend),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-        max_binding_bytes: u64::from(limits.max_storage_buffer_binding_size),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
     }
 }

@@ -90,9 +90,13 @@ impl<T: Real> Kernel<T> for Gradient {
                         let y = y[i..].iter().step_by(inner).copied();
                         y.zip(dy[i..].iter().step_by(inner).copied())
                     };
-                    let sum: T = row().map(|(y, dy)| if log { dy } else { dy * y }).sum();
+                    // Any number may be taken off all dy, since the y add up to 1; the dy of the largest y keeps the
+                    // difference exact where one y is nearly 1.
+                    let largest = row().fold((T::zero(), T::zero()), |a, b| if b.0 > a.0 { b } else { a });
+                    let pivot = if log { T::zero() } else { largest.1 };
+                    let sum: T = row().map(|(y, dy)| if log { dy } else { (dy - pivot) * y }).sum();
                     for (dx, (y, dy)) in dx[i..].iter_mut().step_by(inner).zip(row()) {
-                        *dx = if log { dy - y.exp() * sum } else { y * (dy - sum) };
+                        *dx = if log { dy - y.exp() * sum } else { y * (dy - pivot - sum) };
                     }
                 }
             },
@@ -164,7 +168,7 @@ impl Op for Gradient {
             plain(&self.0, cx, "gradient", args)
         } else {
             let entries = ["grad_partial", "grad_total", "grad_finish"];
-            split(&self.0, cx, entries, &inputs, 1)
+            split(&self.0, cx, entries, &inputs, 4)
         }
     }
 

@@ -247,7 +247,7 @@ impl Fit {
         let mut best_weights = None;
         let done = epochs.len() as u32;
         for epoch in done + 1..=self.config.epochs {
-            if self.config.patience > 0 && epoch - 1 >= best_epoch + self.config.patience {
+            if self.config.patience > 0 && epoch > best_epoch + self.config.patience {
                 break;
             }
             let start = Instant::now();

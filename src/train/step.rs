@@ -255,7 +255,7 @@ impl TrainStep {
         g.write_rows(parts.log.clone(), cells, row)?;
         g.set_scope("optimizer");
         let params = VarView { var: ParamStore::TRAINABLE, offset: 0, spec: Spec::float([total]) };
-        g.optimizer_step(parts.optimizer.clone(), params, parts.slots, gradient, hyper)?;
+        g.optimizer_step(*parts.optimizer, params, parts.slots, gradient, hyper)?;
         Ok(Self {
             graph: Arc::new(g),
             loss,
@@ -266,7 +266,7 @@ impl TrainStep {
             row,
             log: parts.log.clone(),
             batch: parts.batch,
-            optimizer: parts.optimizer.clone(),
+            optimizer: *parts.optimizer,
         })
     }
 

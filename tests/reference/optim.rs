@@ -2,10 +2,23 @@
 //! the metadata holds `optimizer` and `params`, PyTorch's arguments with the learning rate.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use num_traits::{AsPrimitive, Float};
+use radiograd::exec::{ExecError, Executor};
+use radiograd::graph::Graph;
 use radiograd::optim::{OptimizerKind, update};
+use radiograd::shape::Spec;
+use radiograd::store::{ParamStore, Role};
+use radiograd::tensor::{Tensor, relative_error};
 use radiograd::weights::{self, WeightsFile};
+
+use super::Target;
+
+/// The largest relative error of the parameters in `f32`.
+const TOLERANCE: f64 = 1e-5;
+/// The same in `f64`: the cases are stored as `f32`.
+const DOUBLE_TOLERANCE: f64 = 1e-6;
 
 /// A case as it lies on disk.
 pub struct OptimCase {
@@ -81,5 +94,61 @@ where
             return Err(format!("{}: step {}: relative error {error:e}", path.display(), i + 1));
         }
     }
+    Ok(())
+}
+
+/// Replays a case by the host's update rule in both number types, and as a recorded optimizer step on every target: a line
+/// for each that fails.
+pub fn check(path: &Path, targets: &mut [Target]) -> Vec<String> {
+    let case = match read_case(path) {
+        Ok(case) => case,
+        Err(e) => return vec![e],
+    };
+    let mut results = vec![
+        check_case::<f64>(path, DOUBLE_TOLERANCE).map_err(|e| format!("{e}, by the update rule in f64")),
+        check_case::<f32>(path, TOLERANCE).map_err(|e| format!("{e}, by the update rule in f32")),
+    ];
+    results.extend(targets.iter_mut().map(|target| {
+        let tolerance = if target.double { DOUBLE_TOLERANCE } else { TOLERANCE };
+        replay(&case, target.executor.as_mut(), tolerance)
+            .map_err(|e| format!("{}: {} on {}: {e}", path.display(), case.kind, target.name))
+    }));
+    results.into_iter().filter_map(Result::err).collect()
+}
+
+/// Runs the case as training does: the parameters in the store, the step as a node of the graph.
+fn replay(case: &OptimCase, executor: &mut dyn Executor, tolerance: f64) -> Result<(), String> {
+    let n = case.start.len();
+    let mut store = ParamStore::new();
+    store.add_param("start", Role::Trainable, [n], &case.start);
+    let view = store.trainable_view();
+    let slots: Vec<_> =
+        case.kind.slot_names().iter().map(|name| store.add_var(name, view.spec.clone(), None)).collect();
+    let mut g = Graph::new();
+    let grads = g.input("gradient", view.spec.clone());
+    let hyper = g.input("hyper", Spec::float([4]));
+    let root = g.optimizer_step(case.kind, view.clone(), &slots, grads, hyper).map_err(|e| e.to_string())?;
+
+    let text = |e: ExecError| e.to_string();
+    executor.load(&store).map_err(text)?;
+    let program = executor.compile(&Arc::new(g), &[root]).map_err(text)?;
+    for (step, (gradient, want)) in (1u64..).zip(case.grads.iter().zip(&case.values)) {
+        let mut gradient = gradient.clone();
+        gradient.resize(view.spec.numel(), 0.0);
+        let vector = |v: Vec<f32>| Tensor::f32([v.len()], v).map_err(|e| e.to_string());
+        executor.set(program, grads, &vector(gradient)?).map_err(text)?;
+        executor.set(program, hyper, &vector(case.kind.hyper(case.lr, step).to_vec())?).map_err(text)?;
+        executor.run(program).map_err(text)?;
+        let got = executor.read_var(view.var).map_err(text)?.to_f64();
+        let want: Vec<f64> = want.iter().map(|&x| f64::from(x)).collect();
+        let error = relative_error(&got[..n], &want);
+        if error.is_nan() || error > tolerance {
+            return Err(format!("step {step}: relative error {error:.1e} ABOVE {tolerance:.0e}"));
+        }
+        if got[n..].iter().any(|&x| x != 0.0) {
+            return Err(format!("step {step}: the gap behind the parameters does not stay zero"));
+        }
+    }
+    executor.release(program);
     Ok(())
 }

@@ -1,0 +1,102 @@
+//! Every kernel of every op, specialised as for the samples, is valid WGSL whose bindings are those of the dispatch.
+
+use std::collections::HashSet;
+
+use radiograd::check::Recorded;
+use radiograd::gpu::lower::{AdapterKind, Arg, Dispatch, MAX_GROUPS};
+use radiograd::gpu::wgsl;
+use radiograd::graph::Graph;
+use radiograd::ops::registry::registry;
+use radiograd::ops::{LowerCx, Op, PLAIN};
+use radiograd::shape::Spec;
+use radiograd::store::{ParamStore, Role};
+use wgpu::naga;
+
+/// Parses and validates the text and compares what the entry point uses with what the dispatch binds.
+fn check(text: &str, d: &Dispatch) -> Result<(), String> {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(text))?;
+    let entry = module
+        .entry_points
+        .iter()
+        .position(|e| e.name == d.entry)
+        .ok_or_else(|| format!("no entry point {}", d.entry))?;
+    let uses = info.get_entry_point(entry);
+    let mut used: Vec<(u32, bool)> = module
+        .global_variables
+        .iter()
+        .filter(|(handle, _)| !uses[*handle].is_empty())
+        .filter_map(|(_, v)| {
+            let writable = matches!(v.space, naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE));
+            v.binding.as_ref().map(|b| (b.binding, writable))
+        })
+        .collect();
+    used.sort_unstable();
+    let bound: Vec<(u32, bool)> = (0..).zip(d.args.iter().map(|a| !matches!(a, Arg::Input(_)))).collect();
+    // Scratch is written by one dispatch and read by the next.
+    let agrees = used.len() == bound.len()
+        && used
+            .iter()
+            .zip(&bound)
+            .zip(&d.args)
+            .all(|((u, b), arg)| u.0 == b.0 && (u.1 == b.1 || matches!(arg, Arg::Scratch(_))));
+    if agrees { Ok(()) } else { Err(format!("uses bindings {used:?}, the dispatch binds {:?}", d.args)) }
+}
+
+/// The texts that were checked already: many nodes share one.
+#[derive(Default)]
+struct Pages {
+    seen: HashSet<String>,
+}
+
+impl Pages {
+    fn check_op(&mut self, op: &dyn Op, inputs: &[&Spec], output: &Spec) {
+        let mut cx = LowerCx { inputs, output, adapter: AdapterKind::Software, variant: PLAIN };
+        let variants = op.variants(&cx);
+        assert_eq!(variants[0], PLAIN, "{}", op.name());
+        for variant in variants {
+            cx.variant = variant;
+            for d in op.lower(&cx).dispatches {
+                let at = format!("{} {variant} ({} {})", op.name(), d.shader, d.entry);
+                assert!(d.groups.iter().all(|g| (1..=MAX_GROUPS).contains(g)), "{at}: {:?}", d.groups);
+                let text = wgsl(&d).unwrap_or_else(|e| panic!("{at}: {e}"));
+                if self.seen.insert(format!("{}{text}", d.entry)) {
+                    check(&text, &d).unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_specialised_shader_is_valid() {
+    let mut pages = Pages::default();
+    for entry in registry() {
+        for sample in entry.samples() {
+            let recorded =
+                Recorded::new(&sample, 1).unwrap_or_else(|e| panic!("{} / {}: {e}", entry.name, sample.name));
+            let g = recorded.graph();
+            for node in g.nodes() {
+                if let Some(op) = node.op() {
+                    let inputs: Vec<&Spec> = node.inputs().iter().map(|&i| g.spec(i)).collect();
+                    pages.check_op(op.as_ref(), &inputs, &node.spec);
+                }
+            }
+        }
+    }
+    assert!(pages.seen.len() > 100);
+}
+
+#[test]
+fn the_shader_of_an_update_is_valid() {
+    let mut store = ParamStore::new();
+    let view = store.add_param("running", Role::Buffer, [5], &[0.0; 5]).view;
+    let mut g = Graph::new();
+    let stat = g.input("stat", Spec::float([5]));
+    let new = g.ema_update(stat, view, 0.1, 1.0).unwrap();
+    let op = g.node(new).op().unwrap();
+    Pages::default().check_op(op.as_ref(), &[g.spec(stat)], g.spec(new));
+}
