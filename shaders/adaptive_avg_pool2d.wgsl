@@ -1,7 +1,8 @@
 // Adaptive average pooling: one invocation an element of the result, forward and gradient on one page.
 //
 // Along an axis of `size` pixels, window i of `out` covers floor(i size / out) up to ceil((i + 1) size / out), and y is the
-// mean of its window. x is [planes, H_IN, W_IN], y is [planes, H_OUT, W_OUT].
+// mean of its window. x is [planes, H_IN, W_IN], y is [planes, H_OUT, W_OUT]. A dispatch takes the rows FIRST to LAST of a
+// window; where those are not all TURNS of them, further ones add the rest to what is there, and the last one finishes.
 
 // First pixel of window i, and the one past the last. With the sizes swapped: the windows that cover pixel i.
 fn window(i: u32, out: u32, size: u32) -> vec2<u32> {
@@ -22,7 +23,10 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     let columns = window(e % W_OUT, W_OUT, W_IN);
     let plane = e / (W_OUT * H_OUT) * (W_IN * H_IN);
     var sum = 0.0;
-    for (var row = rows.x; row < rows.y; row++) {
+    if (FIRST > 0u) {
+        sum = y[e];
+    }
+    for (var row = rows.x + FIRST; row < min(rows.x + LAST, rows.y); row++) {
         // A sum for each row keeps the rounding error of large windows small.
         var part = 0.0;
         for (var column = columns.x; column < columns.y; column++) {
@@ -30,7 +34,10 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
         }
         sum += part;
     }
-    y[e] = sum / f32((rows.y - rows.x) * (columns.y - columns.x));
+    if (LAST == TURNS) {
+        sum /= f32((rows.y - rows.x) * (columns.y - columns.x));
+    }
+    y[e] = sum;
 }
 
 // ---------------------------------------------------------------------------------------------------- gradient: dy -> dx
@@ -47,7 +54,10 @@ fn grad_input(@builtin(global_invocation_id) id: vec3<u32>) {
     let above = window((e / W_IN) % H_IN, H_IN, H_OUT);
     let across = window(e % W_IN, W_IN, W_OUT);
     var sum = 0.0;
-    for (var i = above.x; i < above.y; i++) {
+    if (FIRST > 0u) {
+        sum = dx[e];
+    }
+    for (var i = above.x + FIRST; i < min(above.x + LAST, above.y); i++) {
         let rows = window(i, H_OUT, H_IN);
         var part = 0.0;
         for (var j = across.x; j < across.y; j++) {

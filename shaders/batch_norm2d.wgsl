@@ -43,17 +43,26 @@ fn grad_gain(@builtin(global_invocation_id) id: vec3<u32>) {
     if (c >= COUNT) {
         return;
     }
+    // Blocks of 256 values are added up before they join the total, which keeps the rounding error of long sums small. A
+    // dispatch adds the blocks FIRST to LAST of all TURNS; further ones add the rest, and the last one finishes.
+    let blocks = (PIXELS + 255u) / 256u;
     var sum = 0.0;
-    for (var n = 0u; n < N; n++) {
-        // A sum for each image keeps the rounding error of long sums small.
+    if (FIRST > 0u) {
+        sum = dgain_2[c];
+    }
+    for (var block = FIRST; block < LAST; block++) {
+        let plane = (block / blocks * C + c) * PIXELS;
+        let first = block % blocks * 256u;
         var part = 0.0;
-        for (var i = 0u; i < PIXELS; i++) {
-            let e = (n * C + c) * PIXELS + i;
-            part += (x_0[e] - mean[c]) * dy_1[e];
+        for (var i = first; i < min(first + 256u, PIXELS); i++) {
+            part += (x_0[plane + i] - mean[c]) * dy_1[plane + i];
         }
         sum += part;
     }
-    dgain_2[c] = sum * inverse_std(variance[c]);
+    if (LAST == TURNS) {
+        sum *= inverse_std(variance[c]);
+    }
+    dgain_2[c] = sum;
 }
 
 // ------------------------------------------- gradient in training: x, gain, dbias, mean, variance, dgain, dy -> dx

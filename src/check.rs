@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use crate::cpu;
 use crate::exec::{ExecError, Executor, Program};
+use crate::gpu::lower::AdapterKind;
 use crate::graph::{Graph, NodeId};
 use crate::ops::sample::Sample;
+use crate::ops::{LowerCx, PLAIN};
 use crate::rng::{Rng, Stream};
 use crate::shape::{DType, ShapeError};
 use crate::store::ParamStore;
@@ -91,6 +93,22 @@ impl Recorded {
     #[must_use]
     pub fn roots(&self) -> Vec<NodeId> {
         std::iter::once(self.output).chain(self.grads.iter().map(|g| g.1)).collect()
+    }
+
+    /// The kernel variants that some node of it has on such an adapter, the plain one first.
+    #[must_use]
+    pub fn variants(&self, adapter: AdapterKind) -> Vec<&'static str> {
+        let mut all = vec![PLAIN];
+        for node in self.graph.nodes() {
+            let Some(op) = node.op() else { continue };
+            let specs: Vec<_> = node.inputs().iter().map(|&i| self.graph.spec(i)).collect();
+            for variant in op.variants(&LowerCx { inputs: &specs, output: &node.spec, adapter, variant: PLAIN }) {
+                if !all.contains(&variant) {
+                    all.push(variant);
+                }
+            }
+        }
+        all
     }
 
     /// Runs it.

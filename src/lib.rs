@@ -1,6 +1,7 @@
 //! Radiograd: a from-scratch GPU tensor engine whose kernels are hand-written WGSL.
 
 pub mod autodiff;
+pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod cpu;

@@ -11,6 +11,7 @@ use crate::data::{LoadOptions, Source, shown, summary};
 
 /// Arguments of `radiograd data`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  radiograd data summary chest_xray\n  radiograd data phantom my-phantom")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,

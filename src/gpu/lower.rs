@@ -102,7 +102,7 @@ pub fn fold(groups: usize) -> ([u32; 3], u32) {
 pub const MAX_TURNS: usize = 60_000;
 
 /// One dispatch as a series that shares a long outermost loop: `total` turns of it, each of `turns` turns inside. The shader
-/// runs from `FIRST` to `LAST` and adds to what is there unless `FIRST` is 0.
+/// runs from `FIRST` to `LAST`, adds to what is there unless `FIRST` is 0, and finishes where `LAST` is `TURNS`.
 #[must_use]
 pub fn in_series(dispatch: Dispatch, total: usize, turns: usize) -> Vec<Dispatch> {
     let step = (MAX_TURNS / (turns + 1)).max(1);
@@ -112,6 +112,7 @@ pub fn in_series(dispatch: Dispatch, total: usize, turns: usize) -> Vec<Dispatch
             let mut d = dispatch.clone();
             d.consts.push(("FIRST", Const::U(first as u32)));
             d.consts.push(("LAST", Const::U((first + step).min(total) as u32)));
+            d.consts.push(("TURNS", Const::U(total as u32)));
             d
         })
         .collect()

@@ -201,7 +201,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// The candidate with the fewest edits from `word`, if they are few enough to suggest it. The first wins a tie.
-pub(super) fn nearest(word: &str, candidates: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
+pub(crate) fn nearest(word: &str, candidates: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
     if word.len() > 32 {
         return None;
     }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::sample::{self, Sample};
 use super::{Eval, Kernel, LowerCx, Op};
 use crate::autodiff::Backward;
-use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
+use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, in_series};
 use crate::graph::{Graph, NodeId};
 use crate::real::Real;
 use crate::shape::{ShapeError, Spec, arity, image};
@@ -145,7 +145,13 @@ fn lower(entry: &'static str, output: &Spec, input: [usize; 2], out: [usize; 2])
     let consts = vec![("H_IN", u(input[0])), ("W_IN", u(input[1])), ("H_OUT", u(out[0])), ("W_OUT", u(out[1]))];
     let args = vec![Arg::Input(0), Arg::Output];
     let file = "adaptive_avg_pool2d.wgsl";
-    Lowering { dispatches: vec![Dispatch::elementwise(file, entry, output.numel(), args, consts)], scratch: Vec::new() }
+    let dispatch = Dispatch::elementwise(file, entry, output.numel(), args, consts);
+    // The largest window: of pixels in a forward pass, of the windows that cover a pixel in a gradient.
+    let window = |axis: usize| match entry {
+        "forward" => input[axis].div_ceil(out[axis]) + 1,
+        _ => out[axis].div_ceil(input[axis]) + 1,
+    };
+    Lowering { dispatches: in_series(dispatch, window(0), window(1)), scratch: Vec::new() }
 }
 
 impl Graph {

@@ -18,7 +18,7 @@ use super::sample::{self, Fill, Sample};
 use super::{Eval, Kernel, LowerCx, Op, PLAIN};
 use crate::autodiff::Backward;
 use crate::cpu::fast::{self, BatchNormShape};
-use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
+use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, in_series};
 use crate::graph::{Graph, NodeId};
 use crate::real::Real;
 use crate::shape::{ShapeError, Spec, arity};
@@ -100,10 +100,9 @@ fn lower(entry: &'static str, variant: &str, x: &Spec, args: Vec<Arg>, eps: f64)
         "grad_gain" => g.c,
         _ => x.numel() / width,
     };
-    Lowering {
-        dispatches: vec![Dispatch::elementwise("batch_norm2d.wgsl", entry, count, args, consts)],
-        scratch: Vec::new(),
-    }
+    let dispatch = Dispatch::elementwise("batch_norm2d.wgsl", entry, count, args, consts);
+    let dispatches = if entry == "grad_gain" { g.in_series(dispatch) } else { in_series(dispatch, 1, 0) };
+    Lowering { dispatches, scratch: Vec::new() }
 }
 
 impl<T: Real> Kernel<T> for BatchNorm2d {

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::sample::{self, Sample};
 use super::{Eval, Kernel, LowerCx, Op, PLAIN};
 use crate::autodiff::Backward;
-use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
+use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, in_series};
 use crate::graph::{Graph, NodeId};
 use crate::real::Real;
 use crate::shape::{Shape, ShapeError, Spec, arity, image};
@@ -68,6 +68,12 @@ impl Channels {
     pub fn consts(self, width: usize) -> Vec<(&'static str, Const)> {
         let u = |x: usize| Const::U(x as u32);
         vec![("N", u(self.n)), ("C", u(self.c)), ("PIXELS", u(self.pixels / width))]
+    }
+
+    /// A dispatch whose invocations each add up a channel, in blocks of 256 values, as a series that software Vulkan can run.
+    pub fn in_series(self, dispatch: Dispatch) -> Vec<Dispatch> {
+        const BLOCK: usize = 256;
+        in_series(dispatch, self.n * self.pixels.div_ceil(BLOCK), BLOCK)
     }
 
     /// `plain`, and `split` where a channel has enough values to share out.
@@ -228,7 +234,7 @@ fn lower(cx: &LowerCx, [plain, partial]: [&'static str; 2], mut args: Vec<Arg>) 
     }
     args.push(Arg::Output);
     Lowering {
-        dispatches: vec![Dispatch::elementwise("channel_stats.wgsl", plain, g.c, args, g.consts(1))],
+        dispatches: g.in_series(Dispatch::elementwise("channel_stats.wgsl", plain, g.c, args, g.consts(1))),
         scratch: Vec::new(),
     }
 }

@@ -1,0 +1,245 @@
+//! The program as people and scripts call it: exit codes, one-line errors, JSON, help.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn radiograd(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_radiograd")).args(args).stdin(Stdio::null()).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
+}
+
+/// stdout of a command that must succeed.
+fn succeeds(args: &[&str]) -> String {
+    let out = radiograd(args);
+    assert_eq!(out.status.code(), Some(0), "{args:?}: {}", text(&out.stderr));
+    text(&out.stdout)
+}
+
+/// The one document of a command with `--json`.
+fn json(args: &[&str]) -> Value {
+    let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+    let out = succeeds(&all);
+    serde_json::from_str(&out).unwrap_or_else(|e| panic!("{all:?}: {e}: {out}"))
+}
+
+/// The one line of a command that must fail with exit status 1, without `error: `. Nothing may be on stdout beside the
+/// line that names the device.
+fn fails(args: &[&str]) -> String {
+    let out = radiograd(args);
+    let (stdout, stderr) = (text(&out.stdout), text(&out.stderr));
+    assert_eq!(out.status.code(), Some(1), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    assert!(stdout.lines().all(|l| l.starts_with("device: ")), "{args:?}: {stdout}");
+    stderr.trim_end().strip_prefix("error: ").unwrap_or_else(|| panic!("{args:?}: {stderr}")).to_owned()
+}
+
+const COMMANDS: [&[&str]; 10] = [
+    &["devices"],
+    &["data"],
+    &["bench"],
+    &["data", "summary"],
+    &["data", "phantom"],
+    &["graph"],
+    &["gradcheck"],
+    &["bench", "step"],
+    &["bench", "kernels"],
+    &[],
+];
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for command in COMMANDS {
+        let args: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        let out = succeeds(&args);
+        let example = format!("  radiograd {}", command.join(" "));
+        assert!(out.contains("Example") && out.contains(example.trim_end()), "{command:?}: {out}");
+        assert!(out.contains("--device") && out.contains("--seed") && out.contains("--json"), "{command:?}: {out}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_status_2() {
+    let cases: [&[&str]; 8] = [
+        &[],
+        &["fly"],
+        &["graph", "--size", "64"],
+        &["graph", "--model", "cnn1", "--size", "sixty"],
+        &["devices", "--device", "cuda"],
+        &["devices", "--seed", "-1"],
+        &["bench", "step", "--size", "64"],
+        &["bench", "kernels", "--runs", "0"],
+    ];
+    for args in cases {
+        let out = radiograd(args);
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        assert!(out.stdout.is_empty() && !out.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn what_does_not_exist_is_named_in_one_line() {
+    let e = fails(&["gradcheck", "--op", "conv2", "--device", "cpu"]);
+    assert!(e.contains("conv2:") && e.contains("did you mean conv2d?"), "{e}");
+    let e = fails(&["bench", "kernels", "--op", "linar", "--device", "cpu"]);
+    assert!(e.contains("did you mean linear?"), "{e}");
+    let e = fails(&["bench", "kernels", "--shapes", "7x7x7", "--device", "cpu"]);
+    assert!(e.contains("7x7x7"), "{e}");
+    let e = fails(&["graph", "--model", "cnn9", "--size", "64", "--device", "cpu"]);
+    assert!(e.contains("cnn9") && e.contains("cnn1"), "{e}");
+    let e = fails(&["data", "summary", "no/such\npath"]);
+    assert!(e.contains("no/such\\npath"), "{e}");
+    let e = fails(&["graph", "--model", "cnn1", "--size", "8", "--device", "gpu:4096"]);
+    assert!(e.contains("4096") && e.contains("radiograd devices"), "{e}");
+}
+
+#[test]
+fn networks_that_do_not_fit_are_refused_before_anything_runs() {
+    let shrunk = fails(&["graph", "--model", "cnn3", "--size", "4", "--device", "cpu"]);
+    assert!(shrunk.contains("layer "), "{shrunk}");
+    let nothing = fails(&["graph", "--model", "cnn1", "--size", "0", "--device", "cpu"]);
+    assert!(nothing.contains("--size"), "{nothing}");
+    let layer = fails(&["graph", "--model", "conv8-dense2", "--size", "16", "--device", "cpu"]);
+    assert!(layer.contains("layer 2"), "{layer}");
+    fails(&["graph", "--model", "cnn1", "--size", "16", "--batch", "0", "--device", "cpu"]);
+    fails(&["graph", "--model", "cnn1", "--size", "16", "--channels", "0", "--device", "cpu"]);
+    fails(&["graph", "--model", "cnn1", "--size", "16", "--classes", "1", "--device", "cpu"]);
+    fails(&["bench", "step", "--model", "cnn1", "--size", "1", "--device", "cpu"]);
+    fails(&["bench", "step", "--model", "cnn1", "--batch", "99999999", "--device", "cpu"]);
+}
+
+#[test]
+fn devices_says_what_auto_takes() {
+    let d = json(&["devices"]);
+    assert!(d["adapters"].is_array() && d["cpu"].as_str().is_some_and(|s| s.contains("CPU")), "{d}");
+    assert!(d["auto"]["reason"].as_str().is_some_and(|s| !s.is_empty()), "{d}");
+    assert!(succeeds(&["devices"]).lines().any(|l| l.starts_with("auto: ")));
+}
+
+#[test]
+fn graph_lists_every_node() {
+    let args = ["graph", "--model", "cnn1", "--size", "16", "--batch", "2", "--device", "cpu"];
+    let out = succeeds(&args);
+    assert!(out.lines().next().is_some_and(|l| l.starts_with("device: CPU executor")), "{out}");
+    assert!(out.contains("conv2d") && out.contains("max_pool2d"), "{out}");
+    let g = json(&args);
+    // Convolution 1 -> 32 (3x3), 32 * 8 * 8 -> 128, 128 -> 2, all with bias.
+    let parameters = 32 * 10 + 2048 * 128 + 128 + 128 * 2 + 2;
+    assert_eq!(g["parameters"], parameters, "{g}");
+    let nodes = g["nodes"].as_array().expect("nodes");
+    let conv = nodes.iter().find(|n| n["op"] == "conv2d").expect("a convolution");
+    assert_eq!(conv["output"], serde_json::json!([2, 32, 16, 16]));
+    assert_eq!(conv["flops"], (2 * 9 + 1) * 2 * 32 * 16 * 16);
+    assert_eq!(conv["kernel"], "cpu");
+    let step = json(&["graph", "--model", "cnn1", "--size", "16", "--batch", "2", "--device", "cpu", "--train"]);
+    let ops = |g: &Value| -> Vec<String> {
+        g["nodes"].as_array().into_iter().flatten().map(|n| n["op"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert!(ops(&step).iter().any(|op| op == "optimizer_step") && !ops(&g).iter().any(|op| op == "optimizer_step"));
+}
+
+#[test]
+fn gradcheck_passes_and_says_how_well() {
+    let g = json(&["gradcheck", "--op", "max_pool2d", "--device", "cpu"]);
+    assert_eq!(g["passed"], true, "{g}");
+    let op = &g["ops"][0];
+    assert_eq!(op["op"], "max_pool2d");
+    assert!(op["differences"]["error"].as_f64().is_some_and(|e| e <= 1e-6), "{g}");
+    assert!(op["kernels"][0]["device"]["samples"].as_u64().is_some_and(|n| n > 0), "{g}");
+    let table = succeeds(&["gradcheck", "--op", "relu", "--device", "cpu"]);
+    assert!(table.contains("relu") && table.contains("pass") && !table.contains("FAIL"), "{table}");
+}
+
+#[test]
+fn bench_measures_a_step() {
+    let b = json(&[
+        "bench",
+        "step",
+        "--model",
+        "conv4-relu-pool-flatten-dense2",
+        "--size",
+        "8",
+        "--batch",
+        "4",
+        "--runs",
+        "3",
+        "--seconds",
+        "1",
+        "--device",
+        "cpu",
+    ]);
+    let r = &b["results"][0];
+    assert!(r["step"]["median"].as_f64().is_some_and(|s| s > 0.0), "{b}");
+    assert!(r["images_per_second"].as_f64().is_some_and(|s| s > 0.0), "{b}");
+    assert!(r["loss"].as_f64().is_some_and(|l| l > 0.0 && l < 5.0), "{b}");
+}
+
+#[test]
+fn bench_measures_a_kernel_and_checks_it() {
+    let b = json(&["bench", "kernels", "--op", "max_pool2d", "--runs", "1", "--seconds", "0", "--device", "cpu"]);
+    let results = b["results"].as_array().expect("results");
+    assert_eq!(results.len(), 2, "{b}");
+    assert!(results.iter().all(|r| r["correct"] == true && r["bytes_per_second"].as_f64().is_some()), "{b}");
+}
+
+#[test]
+fn quiet_leaves_results_only() {
+    let out = succeeds(&["graph", "--model", "mlp", "--size", "8", "--device", "cpu", "--quiet"]);
+    assert!(!out.contains("device:"), "{out}");
+    let out = radiograd(&["graph", "--model", "mlp", "--size", "8", "--device", "cpu", "--json"]);
+    assert!(text(&out.stderr).starts_with("device: CPU executor"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn phantom_is_written_once_and_read_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("set");
+    let path = out.to_str().expect("UTF-8");
+    let made = json(&["data", "phantom", path, "--images", "40", "--size", "16"]);
+    let images: u64 = made["images"].as_array().into_iter().flatten().filter_map(Value::as_u64).sum();
+    assert_eq!((images, &made["synthetic"]), (40, &Value::Bool(true)), "{made}");
+    let summary = json(&["data", "summary", path, "--size", "16"]);
+    assert_eq!(summary["classes"], serde_json::json!(["NORMAL", "PNEUMONIA"]), "{summary}");
+    let counted: u64 = summary["splits"].as_array().into_iter().flatten().filter_map(|s| s["images"].as_u64()).sum();
+    assert_eq!((counted, summary["unreadable"].as_array().map(Vec::len)), (40, Some(0)), "{summary}");
+    let before = listing(&out);
+    let e = fails(&["data", "phantom", path, "--images", "40", "--size", "16"]);
+    assert!(e.contains(path), "{e}");
+    assert_eq!(listing(&out), before);
+    let e = fails(&["data", "phantom", folder.path().join("other").to_str().expect("UTF-8"), "--size", "0"]);
+    assert!(e.contains("0x0") && !folder.path().join("other").exists(), "{e}");
+}
+
+/// Path, length and time of change of every file below a folder.
+fn listing(folder: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry")) {
+        let meta = entry.metadata().expect("metadata");
+        match meta.is_dir() {
+            true => all.extend(listing(&entry.path())),
+            false => all.push(format!("{} {} {:?}", entry.path().display(), meta.len(), meta.modified())),
+        }
+    }
+    all.sort();
+    all
+}
+
+/// `radiograd ... | head -0`: the reader is gone before anything is written.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_radiograd"))
+        .args(["graph", "--model", "cnn3", "--size", "64", "--device", "cpu", "--train"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let out = child.wait_with_output().expect("the program ends");
+    assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(0), ""));
+}
