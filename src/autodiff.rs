@@ -81,10 +81,17 @@ impl Graph {
                 continue;
             };
             let needs: Vec<bool> = inputs.iter().map(|x| wanted[x.index()]).collect();
+            if !needs.contains(&true) {
+                // A leaf that is itself computed: nothing below it is asked for.
+                continue;
+            }
             let scope = self.nodes()[index].scope.clone();
             self.set_scope(&scope);
             let cx = Backward { output: NodeId(index as u32), inputs: &inputs, dy, needs: &needs };
             let contributions = op.backward(self, &cx)?;
+            if contributions.len() != inputs.len() {
+                return Err(ShapeError::Arity { op: op.name(), expected: inputs.len(), got: contributions.len() });
+            }
             for (k, (input, contribution)) in inputs.iter().zip(contributions).enumerate() {
                 match contribution {
                     Some(g) if needs[k] => {

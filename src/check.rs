@@ -76,7 +76,13 @@ impl Recorded {
             let node = g.input("projection", spec);
             let leaves: Vec<NodeId> = checked.iter().map(|&i| inputs[i]).collect();
             let recorded = g.gradients(output, Some(node), &leaves)?;
-            grads = checked.iter().zip(recorded).filter_map(|(&i, n)| n.map(|n| (i, n))).collect();
+            for (&i, node) in checked.iter().zip(recorded) {
+                // A checked input that gets no gradient would pass every comparison.
+                let name = sample.inputs[i].spec.clone();
+                let node =
+                    node.ok_or_else(|| ShapeError::invalid("gradcheck", format!("input {i} gets no gradient"), &name))?;
+                grads.push((i, node));
+            }
             projection = Some((node, value));
         }
         let values = sample.values(seed);

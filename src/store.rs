@@ -9,7 +9,7 @@
 
 use crate::graph::VarView;
 use crate::shape::{Shape, Spec};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::Tensor;
 
 /// Alignment of ranges in a shared variable, in elements.
 pub const ALIGN: usize = 64;
@@ -141,15 +141,6 @@ impl ParamStore {
     pub fn set_value(&mut self, index: usize, value: &[f32]) {
         let v = self.params[index].view.clone();
         self.values[v.var.index()][v.offset..v.offset + v.spec.numel()].copy_from_slice(value);
-    }
-
-    /// Takes over what an executor read back from a shared variable.
-    pub fn set_shared(&mut self, var: VarId, tensor: &Tensor) {
-        if let (Some(values), Data::F32(new)) = (self.values.get_mut(var.index()), tensor.data())
-            && values.len() == new.len()
-        {
-            values.copy_from_slice(new);
-        }
     }
 
     /// Number of trainable numbers, gaps left out.

@@ -7,24 +7,9 @@ use std::collections::BTreeSet;
 
 use radiograd::check::{Outcome, Recorded, compare};
 use radiograd::exec::Executor as _;
-use radiograd::gpu::lower::AdapterKind;
 use radiograd::gpu::{Executor, Options};
 use radiograd::ops::registry::registry;
-use radiograd::ops::{LowerCx, PLAIN};
 use radiograd::store::ParamStore;
-
-/// The variants that some node of a sample has.
-fn variants(recorded: &Recorded, adapter: AdapterKind) -> BTreeSet<&'static str> {
-    let graph = recorded.graph();
-    let mut all = BTreeSet::from([PLAIN]);
-    for node in graph.nodes() {
-        if let Some(op) = node.op() {
-            let specs: Vec<_> = node.inputs().iter().map(|&i| graph.spec(i)).collect();
-            all.extend(op.variants(&LowerCx { inputs: &specs, output: &node.spec, adapter, variant: PLAIN }));
-        }
-    }
-    all
-}
 
 fn run(executor: &mut Executor, recorded: &Recorded) -> Outcome {
     executor.load(&ParamStore::new()).unwrap();
@@ -44,7 +29,7 @@ fn every_variant_agrees_with_the_reference() {
         for sample in entry.samples() {
             let recorded = Recorded::new(&sample, 3).unwrap();
             let reference = recorded.reference().unwrap();
-            for variant in variants(&recorded, gpu.kind) {
+            for variant in recorded.variants(gpu.kind) {
                 let options = |checked| Options { checked, guards: true, variant: Some(variant.to_owned()) };
                 let fast = run(&mut Executor::new(gpu.clone(), options(false)), &recorded);
                 let checked = run(&mut Executor::new(gpu.clone(), options(true)), &recorded);

@@ -296,6 +296,6 @@ mod tests {
     #[test]
     fn flops_and_bytes_of_a_known_product() {
         let product = cases().into_iter().find(|c| c.op == "matmul").unwrap().record(1).unwrap();
-        assert_eq!((product.flops, product.bytes), (2 << 30, 3 * 4 << 20));
+        assert_eq!((product.flops, product.bytes), (2 << 30, (3 * 4) << 20));
     }
 }

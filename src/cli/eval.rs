@@ -78,8 +78,10 @@ pub fn run(args: &EvalArgs, cx: &Context) -> Result<(), Failure> {
     } else if args.run.is_none() {
         return Err(Failure::Message("--data is needed with --weights".to_owned()));
     }
-    // The split by patient must be the training's.
-    config.seed = cx.seed.unwrap_or(config.seed);
+    // The split by patient must be the training's; without a run, --seed decides it.
+    if args.run.is_none() {
+        config.seed = cx.seed.unwrap_or(config.seed);
+    }
     let mut executor = cx.open()?.device.into_executor();
     let data = load(&loading::source(&config.data)?, &loading::options(&config, splits, cx))?;
     loading::say_notes(&data, cx);
@@ -116,7 +118,12 @@ pub fn run(args: &EvalArgs, cx: &Context) -> Result<(), Failure> {
         let mut text = String::from("image,label");
         (0..outputs).for_each(|k| text.push_str(&format!(",logit{k}")));
         for (i, row) in logits.chunks_exact(outputs).enumerate() {
-            text.push_str(&format!("\n{:?},{}", images.names[i], images.labels[i]));
+            let name = images.names[i].replace('"', "\"\"");
+            text.push_str(&format!(
+                "
+\"{name}\",{}",
+                images.labels[i]
+            ));
             row.iter().for_each(|v| text.push_str(&format!(",{v}")));
         }
         text.push('\n');

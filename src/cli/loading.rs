@@ -1,5 +1,7 @@
 //! What the commands that read images share: options, notes, progress.
 
+use std::path::{Path, PathBuf};
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Context, Failure};
@@ -94,4 +96,16 @@ impl<'a> Progress<'a> {
     pub fn end(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// The first of `runs/NAME`, `runs/NAME-2`, `runs/NAME-3`, ... that is not there yet: where a command writes that was not
+/// told where to.
+#[must_use]
+pub fn fresh_folder(name: &str) -> PathBuf {
+    let plain = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    // A long chain of layers makes no good folder name.
+    let short: String = plain.chars().take(40).collect();
+    let number = |k: usize| if k == 1 { short.clone() } else { format!("{short}-{k}") };
+    let folders = (1..).map(|k| Path::new("runs").join(number(k)));
+    folders.into_iter().find(|f| !f.exists()).unwrap_or_default()
 }

@@ -39,9 +39,9 @@ pub struct DepthArgs {
     /// Seeds: each network is trained so many times
     #[arg(long, default_value_t = 1)]
     pub seeds: u32,
-    /// Folder for report.html, study.json and plots
-    #[arg(long, value_name = "DIR", default_value = "studies/depth")]
-    pub out: PathBuf,
+    /// Folder for report.html, study.json and plots; a new one below `runs` where none is named
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -67,10 +67,15 @@ pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
     let opened = cx.open()?;
     let device = format!("{}: {}", opened.device.describe(), opened.reason);
     let executor = opened.device.into_executor();
-    // A folder that cannot be written must be known before the training, not after it.
-    crate::fsio::create_dir(&args.out)?;
+    let out = args.out.clone().unwrap_or_else(|| loading::fresh_folder("depth"));
+    if out.join("study.json").exists() {
+        let out = out.display();
+        return Err(Failure::Message(format!("{out} already holds a study: name another folder with --out")));
+    }
     let data = load(&loading::source(&config.data)?, &loading::options(&config, Splits::STUDY, cx))?;
     loading::say_notes(&data, cx);
+    // A folder that cannot be written must be known before the training, not after it.
+    crate::fsio::create_dir(&out)?;
     let mut progress = loading::Progress::new(cx, config.epochs, "");
     let mut now = String::new();
     let result = study::depth(&config, &data, executor, &device, args.seeds, &mut |name, seed, event| {
@@ -83,7 +88,7 @@ pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
         progress.tell(event);
     })?;
     progress.end();
-    study::write(&args.out, &result)?;
+    study::write(&out, &result)?;
     let mut text = study_table(&result).to_text();
     if let Some(seeds) = seed_table(&result.networks) {
         text.push_str(&format!("\n{}", seeds.to_text()));
@@ -91,6 +96,6 @@ pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
     if result.data.synthetic {
         text.push_str("\nThe phantom images are drawn by a program: these figures say nothing about patients.");
     }
-    text.push_str(&format!("\nreport: {}\n{}", args.out.join("report.html").display(), loading::NOTICE));
+    text.push_str(&format!("\nreport: {}\n{}", out.join("report.html").display(), loading::NOTICE));
     cx.result(text, &result)
 }

@@ -62,21 +62,23 @@ pub struct TrainArgs {
     /// Fail on an unreadable image instead of leaving it out
     #[arg(long)]
     pub strict: bool,
-    /// The run folder
+    /// The run folder; a new one below `runs` where none is named
     #[arg(long, value_name = "RUN")]
-    pub out: PathBuf,
-    /// Go on with the run in the folder
-    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in the folder that --out names
+    #[arg(long, requires = "out")]
     pub resume: bool,
 }
 
 impl TrainArgs {
     fn config(&self, seed: Option<u32>) -> Result<TrainConfig, Failure> {
-        let resumed = self.out.join("config.toml");
+        let resumed = self.out.as_ref().map(|out| out.join("config.toml")).filter(|_| self.resume);
         let mut c = match &self.config {
             Some(path) => TrainConfig::read(path)?,
-            None if self.resume && resumed.is_file() => TrainConfig::read(&resumed)?,
-            None => TrainConfig::default(),
+            None => match resumed {
+                Some(path) if path.is_file() => TrainConfig::read(&path)?,
+                _ => TrainConfig::default(),
+            },
         };
         fn put<T: Clone>(to: &mut T, from: &Option<T>) {
             if let Some(value) = from {
@@ -139,7 +141,8 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let executor = opened.device.into_executor();
     let data = load(&loading::source(&config.data)?, &options)?;
     loading::say_notes(&data, cx);
-    let place = Place { folder: &args.out, resume: args.resume, device };
+    let out = args.out.clone().unwrap_or_else(|| loading::fresh_folder(&config.model));
+    let place = Place { folder: &out, resume: args.resume, device };
     let mut progress = loading::Progress::new(cx, config.epochs, "");
     let summary = run::train(&config, data, executor, &place, &mut |event| progress.tell(event))?;
     progress.end();
@@ -151,7 +154,7 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
         "{table}\nbest epoch {} of {}; everything is in {} (report.html opens in a browser)\n{}",
         summary.network.best_epoch,
         summary.network.epochs.len(),
-        args.out.display(),
+        out.display(),
         loading::NOTICE,
     );
     cx.result(text, &plain)

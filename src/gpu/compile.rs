@@ -9,8 +9,8 @@ use super::device::Gpu;
 use super::executor::Options;
 use super::lower::{Arg, Dispatch, Lowering};
 use super::memory::{Buffers, bytes_of, storage, tensor_of, words_of};
+use super::pipelines::Pipelines;
 use super::plan::{ALIGN, Place, Plan, Request, lower_bound};
-use super::template::wgsl;
 use crate::exec::ExecError;
 use crate::graph::{Graph, NodeId, Source};
 use crate::ops::{LowerCx, PLAIN};
@@ -22,107 +22,6 @@ use crate::tensor::Tensor;
 const GUARD: u64 = 256;
 /// The NaN that guards are filled with; a kernel that computes NaN makes another one.
 const GUARD_WORD: u32 = 0x7fc0_dead;
-
-/// Compiled pipelines by their WGSL.
-#[derive(Debug)]
-pub(super) struct Pipelines {
-    checked: bool,
-    cache: HashMap<(String, &'static str), wgpu::ComputePipeline>,
-}
-
-impl Pipelines {
-    pub(super) fn new(checked: bool) -> Self {
-        Self { checked, cache: HashMap::new() }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.cache.len()
-    }
-
-    /// `writable[i]` says whether binding `i` is bound for writing.
-    fn get(&mut self, gpu: &Gpu, dispatch: &Dispatch, writable: &[bool]) -> Result<wgpu::ComputePipeline, ExecError> {
-        let text = wgsl(dispatch).map_err(ExecError::Device)?;
-        let text = set_access(&text, writable);
-        let key = (text, dispatch.entry);
-        if let Some(pipeline) = self.cache.get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let what = format!("shaders/{} ({})", dispatch.shader, dispatch.entry);
-        let entries: Vec<wgpu::BindGroupLayoutEntry> = writable
-            .iter()
-            .enumerate()
-            .map(|(i, &w)| wgpu::BindGroupLayoutEntry {
-                binding: i as u32,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: !w },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let pipeline = gpu.guarded(&what, || {
-            let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(&what),
-                source: wgpu::ShaderSource::Wgsl(key.0.as_str().into()),
-            };
-            let module = if self.checked {
-                gpu.device.create_shader_module(descriptor)
-            } else {
-                // SAFETY: without run-time checks an access out of bounds or an endless loop is undefined behaviour. All
-                // WGSL is the crate's own and specialised to the shapes that the op's shape rule has passed. The parity
-                // test (tests/parity.rs) runs every kernel variant on every sample both with and without checks,
-                // demands equal bits, and surrounds every tensor with guards that must stay untouched.
-                #[allow(unsafe_code)]
-                unsafe {
-                    gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-                }
-            };
-            let group = gpu
-                .device
-                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&what), entries: &entries });
-            let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(&what),
-                bind_group_layouts: &[Some(&group)],
-                immediate_size: 0,
-            });
-            gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(&what),
-                layout: Some(&layout),
-                module: &module,
-                entry_point: Some(dispatch.entry),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &[],
-                    zero_initialize_workgroup_memory: false,
-                },
-                cache: None,
-            })
-        })?;
-        self.cache.insert(key, pipeline.clone());
-        Ok(pipeline)
-    }
-}
-
-/// Declares each binding with the access that it is bound with. All intermediate tensors lie in one buffer, which WebGPU
-/// lets a dispatch use for reading or for writing but not as both; so where an output lies there, inputs in it are bound
-/// `read_write` too, and the page's `read` gives way.
-fn set_access(text: &str, writable: &[bool]) -> String {
-    let mut out = String::with_capacity(text.len() + 64);
-    for line in text.lines() {
-        let binding = line
-            .split_once("@binding(")
-            .and_then(|(_, rest)| rest.split_once(')'))
-            .and_then(|(number, _)| number.trim().parse::<usize>().ok());
-        match binding.and_then(|i| writable.get(i)) {
-            Some(true) => out.push_str(&line.replace("var<storage, read>", "var<storage, read_write>")),
-            // Left as it is: on a page with several entry points this may be another one's output.
-            _ => out.push_str(line),
-        }
-        out.push('\n');
-    }
-    out
-}
 
 /// The dispatches of one node.
 #[derive(Debug)]
@@ -272,7 +171,7 @@ impl Compiled {
             let specs: Vec<&Spec> = inputs.iter().map(|&i| graph.spec(i)).collect();
             let mut cx = LowerCx { inputs: &specs, output: &node.spec, adapter: gpu.kind, variant: PLAIN };
             let mut supported = op.variants(&cx);
-            // A kernel whose scratch the adapter cannot bind does not support the shape here; the plain ones need none.
+            // A kernel whose scratch the adapter cannot bind does not support the shape here; the plain ones need little.
             supported.retain(|&variant| {
                 let lowering = op.lower(&LowerCx { variant, ..cx.clone() });
                 variant == PLAIN || lowering.scratch.iter().all(|&w| 4 * w as u64 <= gpu.max_tensor_bytes())
@@ -283,6 +182,10 @@ impl Compiled {
             };
             cx.variant = variant;
             let lowering = op.lower(&cx);
+            if lowering.dispatches.is_empty() && node.spec.numel() > 0 {
+                let what = format!("{} has no kernel {variant} for its shapes", graph.describe(id));
+                return Err(ExecError::Device(what));
+            }
             let scratch = requests.len();
             for &words in &lowering.scratch {
                 let bytes = 4 * words.max(1) as u64;

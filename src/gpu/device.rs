@@ -122,7 +122,7 @@ impl Gpu {
                 })?,
         };
         let adapter = &found[index];
-        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
+        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("radiograd"),
             required_features: features,

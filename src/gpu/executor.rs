@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::compile::{Compiled, Pipelines};
+use super::compile::Compiled;
 use super::device::Gpu;
 use super::memory::{Buffers, bytes_of, tensor_of};
+use super::pipelines::Pipelines;
 use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
 use crate::graph::{Graph, NodeId};
 use crate::store::{ParamStore, VarId};
@@ -186,7 +187,11 @@ impl ExecutorTrait for Executor {
     }
 
     fn load(&mut self, store: &ParamStore) -> Result<(), ExecError> {
+        // What was held goes first, so that both need not fit at once.
         self.programs.clear();
+        self.vars = Buffers::default();
+        self.in_flight.clear();
+        wait(&self.gpu, None)?;
         self.vars = Buffers::variables(&self.gpu, store)?;
         Ok(())
     }

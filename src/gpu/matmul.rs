@@ -10,8 +10,8 @@ const FAST: [&str; 2] = ["regblock", "tiled"];
 
 /// The variants for a product of these sizes, the plain one first.
 #[must_use]
-pub fn supported(op: MatMul, dims: Dims) -> Vec<&'static str> {
-    let fast = FAST.into_iter().filter(|variant| try_lower(variant, op, dims, false).is_some());
+pub fn supported(op: MatMul, dims: Dims, bias: bool) -> Vec<&'static str> {
+    let fast = FAST.into_iter().filter(|variant| try_lower(variant, op, dims, bias).is_some());
     std::iter::once(PLAIN).chain(fast).collect()
 }
 

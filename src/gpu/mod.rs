@@ -10,6 +10,7 @@ pub mod lower;
 pub mod matmul;
 mod memory;
 mod pages;
+mod pipelines;
 pub mod plan;
 mod template;
 

@@ -1,6 +1,7 @@
 //! From a shader page and a dispatch's constants to WGSL: constants are written in front as `const` lines, and the page
 //! itself is a template (loops unrolled, formulas put in) that sees the same names.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
@@ -9,10 +10,14 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 use super::lower::{Const, Dispatch};
 use super::pages::PAGES;
 
-fn environment() -> &'static Environment<'static> {
-    static ENVIRONMENT: OnceLock<Environment<'static>> = OnceLock::new();
+/// The pages that parse, and what is wrong with the others.
+type Pages = (Environment<'static>, BTreeMap<&'static str, String>);
+
+fn pages() -> &'static Pages {
+    static ENVIRONMENT: OnceLock<Pages> = OnceLock::new();
     ENVIRONMENT.get_or_init(|| {
         let mut env = Environment::new();
+        let mut broken = BTreeMap::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         // A WGSL page is no HTML.
         env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -25,10 +30,11 @@ fn environment() -> &'static Environment<'static> {
             })
         });
         for (name, text) in PAGES {
-            // A page that does not parse is reported when it is used, with its name.
-            let _ = env.add_template(name, text);
+            if let Err(e) = env.add_template(name, text) {
+                broken.insert(*name, format!("shaders/{name}: {e:#}"));
+            }
         }
-        env
+        (env, broken)
     })
 }
 
@@ -43,7 +49,8 @@ pub fn wgsl(dispatch: &Dispatch) -> Result<String, String> {
         let (line, value) = match value {
             Const::U(v) => (Some(("u32", format!("{v}u"))), Value::from(*v)),
             Const::I(v) => (Some(("i32", format!("i32({v})"))), Value::from(*v)),
-            Const::F(v) => (Some(("f32", float(*v))), Value::from(f64::from(*v))),
+            Const::F(v) if !v.is_finite() => return Err(format!("shaders/{}: {name} is {v} in f32", dispatch.shader)),
+            Const::F(v) => (Some(("f32", format!("{v:?}f"))), Value::from(f64::from(*v))),
             Const::B(v) => (Some(("bool", v.to_string())), Value::from(*v)),
             Const::Text(v) => (None, Value::from(*v)),
             Const::Formula(v) => (None, Value::from(v.clone())),
@@ -53,15 +60,14 @@ pub fn wgsl(dispatch: &Dispatch) -> Result<String, String> {
         }
         variables.push((name, value));
     }
-    let page = environment()
+    let (environment, broken) = pages();
+    if let Some(problem) = broken.get(dispatch.shader) {
+        return Err(problem.clone());
+    }
+    let page = environment
         .get_template(dispatch.shader)
         .and_then(|t| t.render(Value::from_pairs(variables)))
         .map_err(|e| format!("shaders/{}: {e:#}", dispatch.shader))?;
     text.push_str(&page);
     Ok(text)
-}
-
-/// A literal that reads back as the same number.
-fn float(v: f32) -> String {
-    format!("{v:?}f")
 }

@@ -231,7 +231,7 @@ impl Recording<'_> {
             }
             Layer::Pool { kind, window } => match kind {
                 PoolKind::Max => self.g.max_pool2d(x, *window),
-                PoolKind::Avg => self.g.avg_pool2d(x, *window),
+                PoolKind::Avg => self.g.avg_pool2d(x, *window, true),
             },
             Layer::AdaptiveAvgPool { out } => self.g.adaptive_avg_pool2d(x, *out),
             Layer::BatchNorm => self.batch_norm(step, x),

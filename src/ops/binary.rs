@@ -1,8 +1,7 @@
-//! `add` and `mul` with PyTorch's broadcasting, and `sum_to`, the reduction that undoes a broadcast.
+//! `add` and `mul` with PyTorch's broadcasting, and `broadcast_to`.
 //!
 //! `y = a + b`: `da = sum_to(dy)`, `db = sum_to(dy)`. `y = a * b`: `da = sum_to(dy * b)`, `db = sum_to(dy * a)`.
-//! `sum_to(x, shape)` adds up along every axis that broadcasting `shape` to x's shape would repeat; its gradient repeats
-//! `dy` along them.
+//! `broadcast_to` repeats a tensor; its gradient is `sum_to`, which adds up along the repeated axes (see `sum_to.rs`).
 
 use super::sample::{self, Sample};
 use super::{Eval, Kernel, LowerCx, Op};
@@ -45,6 +44,16 @@ impl<T: Real> Kernel<T> for Binary {
             Self::Mul => |a: T, b: T| a * b,
         };
         let (sa, sb, shape) = (&cx.specs[0].shape, &cx.specs[1].shape, &cx.out_spec.shape);
+        if let (true, true, Some(a), Some(b)) = (sa == sb, cx.fast, T::as_f32(a), T::as_f32(b)) {
+            let op = *self;
+            if let Some(y) = cx.fast_out() {
+                match op {
+                    Self::Add => crate::cpu::fast::map2(a, b, y, |a, b| a + b),
+                    Self::Mul => crate::cpu::fast::map2(a, b, y, |a, b| a * b),
+                }
+            }
+            return;
+        }
         if sa == sb {
             for (y, (&a, &b)) in cx.out().iter_mut().zip(a.iter().zip(b)) {
                 *y = f(a, b);

@@ -53,15 +53,16 @@ impl<T: Real> Kernel<T> for MatMul {
     fn eval(&self, cx: &mut Eval<'_, T>) {
         let Dims { m, n, k } = self.dims(cx.specs[0], cx.specs[1]);
         let bias = (cx.inputs.len() == 3).then(|| cx.float(2));
-        if let (Some(a), Some(b)) = (cx.fast_f32(0), cx.fast_f32(1)) {
+        // No gradient rule makes a product of two transposed factors; one that a caller records takes the loops below.
+        if let (false, Some(a), Some(b)) = (self.ta && self.tb, cx.fast_f32(0), cx.fast_f32(1)) {
             let bias = bias.and_then(T::as_f32);
-            if let (false, Some(y)) = (self.ta && self.tb, cx.fast_out()) {
+            if let Some(y) = cx.fast_out() {
                 use crate::cpu::fast;
                 match (self.ta, self.tb) {
                     (false, true) => fast::linear(a, b, bias, [m, k, n], y),
                     (false, false) => fast::matmul(a, b, [m, k, n], y),
                     (true, false) => fast::matmul_grad_rhs(a, b, [k, m, n], y),
-                    (true, true) => unreachable!("left to the loops below"),
+                    (true, true) => unreachable!("tested above"),
                 }
             }
             return;
@@ -94,6 +95,9 @@ impl Op for MatMul {
         }
         let Dims { m, n, .. } = self.dims(inputs[0], inputs[1]);
         match inputs.get(2) {
+            Some(bias) if *self != Self::LINEAR => {
+                Err(ShapeError::invalid(self.name(), "only a linear layer, x w^T, takes a bias", bias))
+            }
             Some(bias) if **bias != Spec::float([n]) => {
                 Err(ShapeError::mismatch(self.name(), "the bias must be [out]", bias, inputs[1]))
             }
@@ -123,7 +127,7 @@ impl Op for MatMul {
     }
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
-        fast::supported(*self, self.dims(cx.inputs[0], cx.inputs[1]))
+        fast::supported(*self, self.dims(cx.inputs[0], cx.inputs[1]), cx.inputs.len() == 3)
     }
 
     fn lower(&self, cx: &LowerCx) -> Lowering {

@@ -100,7 +100,8 @@ macro_rules! table {
     };
 }
 
-// Comparisons are written so that NaN passes through: a NaN that an activation hides is found too late.
+// Comparisons are written so that NaN passes through where the device keeps NaN at all: a NaN that an activation hides is
+// found too late. (A driver may turn the NaN in a clamp into one of its bounds.)
 // tanh is clamped because drivers compute it from exp and overflow; at 15 it is 1 - 2e-13.
 table! {
     RELU "relu": |x, y, p| select(x, 0.0, x <= 0.0), select(1.0, 0.0, y <= 0.0);

@@ -1,5 +1,6 @@
-//! The list of all ops. Tests, `gradcheck` and the benches loop over it, so an op that is not here is not checked, and a
-//! test fails for one that lacks samples.
+//! The list of the ops that a sample can express. Tests, `gradcheck` and the benches loop over it, and a test fails for one
+//! that lacks samples. The three that change persistent variables (`optimizer_step`, `ema_update`, `write_rows`) are tested
+//! in `tests/updates.rs` and beside their code.
 
 use super::sample::Sample;
 use super::{

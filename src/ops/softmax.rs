@@ -254,6 +254,10 @@ pub fn samples(log: bool) -> Vec<Sample> {
     vec![
         shifted,
         s("one row", &[1, 5], 1),
+        Sample::new("almost certain", vec![sample::x(&[6, 2])], move |g, x| {
+            let far = g.scale(x[0], 4.0)?;
+            g.apply(Softmax { axis: 1, log }, &[far])
+        }),
         s("one class", &[4, 1], 1),
         s("vector", &[7], 0),
         s("first axis", &[6, 5], 0),

@@ -39,8 +39,9 @@ impl<T: Real> Kernel<T> for SumTo {
         if let Some((outer, keep, inner)) = collapsed {
             use rayon::prelude::*;
             cx.out().par_iter_mut().enumerate().for_each(|(k, y)| {
-                // A running sum for each row keeps the rounding error of long sums small.
-                *y = (0..outer).map(|o| x[(o * keep + k) * inner..][..inner].iter().copied().sum::<T>()).sum();
+                // Blocks are added up in f64, which keeps the rounding error of long sums small.
+                let rows = (0..outer).flat_map(|o| x[(o * keep + k) * inner..][..inner].chunks(1024));
+                *y = T::of(rows.map(|block| block.iter().copied().sum::<T>().f64()).sum());
             });
             return;
         }

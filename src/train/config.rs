@@ -134,10 +134,28 @@ impl TrainConfig {
             check(w.iter().any(|v| *v > 0.0), "class_weights", "must not all be zero")?;
         }
         self.optimizer.validate()?;
-        if let Some(schedule) = &self.schedule {
-            schedule.validate()?;
-        }
+        self.schedule(1000).validate()?;
         Ok(())
+    }
+
+    /// Whether a run with these settings may go on with `other`: the number of epochs, the patience, the path of the data
+    /// (whose content is checked apart) and how unreadable files are met may change, nothing else.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] says that the settings differ.
+    pub fn allows(&self, other: &Self) -> Result<(), TrainError> {
+        let common = |c: &Self| {
+            let common = Self { epochs: 1, patience: 0, data: String::new(), strict: false, ..c.clone() };
+            common.to_toml()
+        };
+        let (ours, theirs) = (common(self)?, common(other)?);
+        match ours.lines().zip(theirs.lines()).find(|(a, b)| a != b) {
+            None if ours == theirs => Ok(()),
+            Some((a, b)) => {
+                Err(TrainError::setting("resume", format!("the run has {a}, now it is {b}: start a new run")))
+            }
+            None => Err(TrainError::setting("resume", "the settings are not the run's: start a new run")),
+        }
     }
 
     /// Fills in what the training images decide.
@@ -150,10 +168,16 @@ impl TrainConfig {
         }
     }
 
-    /// The schedule, the default one filled in, for so many steps in all.
+    /// The schedule for so many steps in all: the default one filled in, and the length of a one-cycle that says 0.
     #[must_use]
     pub fn schedule(&self, steps: u64) -> Schedule {
-        self.schedule.clone().unwrap_or(Schedule::Cosine { t_max: steps.max(1), eta_min: 0.0 })
+        let mut schedule = self.schedule.clone().unwrap_or(Schedule::Cosine { t_max: steps.max(1), eta_min: 0.0 });
+        if let Schedule::OneCycle { total_steps, .. } = &mut schedule
+            && *total_steps == 0
+        {
+            *total_steps = steps.max(1);
+        }
+        schedule
     }
 
     /// The weight of each class, or `None` where all count alike.

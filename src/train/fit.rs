@@ -11,7 +11,7 @@ use super::step::{DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, 
 use crate::data::{Dataset, Images, epoch_order};
 use crate::exec::{Executor, Program};
 use crate::graph::VarView;
-use crate::nn::Model;
+use crate::nn::{Head, Model};
 use crate::optim::{Schedule, Scheduler};
 use crate::report::data::EpochRow;
 use crate::shape::Spec;
@@ -20,7 +20,7 @@ use crate::tensor::Tensor;
 
 /// Steps between two looks at the log.
 const LOOK_EVERY: usize = 50;
-/// Images in a step of an evaluation pass.
+/// Images in a step of an evaluation pass, at most.
 const EVAL_BATCH: usize = 64;
 
 /// What the loop tells while it runs.
@@ -92,10 +92,23 @@ impl Fit {
         config.resolve(&train);
         let classes = data.classes.len();
         let model = Model::new(&config.model, [config.channels, config.size, config.size], classes)?;
-        let loss = LossSettings {
-            class_weights: config.weights(&train.class_counts(classes))?,
-            label_smoothing: config.label_smoothing,
-        };
+        if data.val.as_ref().is_none_or(Images::is_empty) {
+            let problem = "there are no validation images to choose the weights by: hold some out of train (0.15)";
+            return Err(TrainError::setting("val_fraction", problem));
+        }
+        let weights = config.weights(&train.class_counts(classes))?;
+        if model.head() == Head::Sigmoid {
+            if config.label_smoothing > 0.0 {
+                let problem = "needs one output a class: end the model in dense2 instead of dense1";
+                return Err(TrainError::setting("label_smoothing", problem));
+            }
+            if weights.as_ref().is_some_and(|w| w.contains(&0.0)) {
+                let problem =
+                    "a network with one output needs positive weights: end the model in dense2 instead of dense1";
+                return Err(TrainError::setting("class_weights", problem));
+            }
+        }
+        let loss = LossSettings { class_weights: weights, label_smoothing: config.label_smoothing };
 
         let mut store = ParamStore::new();
         let params = model.init(&mut store, config.seed);
@@ -138,10 +151,12 @@ impl Fit {
             weights: weights.as_ref(),
         })?;
         let program = executor.compile(&step.graph, &[])?;
+        // What a training step has memory for, an evaluation pass has.
+        let eval_batch = EVAL_BATCH.min(config.batch);
         let mut evals = Vec::new();
         let mut hosts = Vec::new();
         for (name, host, on_device, logits) in others {
-            let pass = EvalPass::record(&model, &params, &on_device, EVAL_BATCH, (&mean, &std), &logits)?;
+            let pass = EvalPass::record(&model, &params, &on_device, eval_batch, (&mean, &std), &logits)?;
             let program = pass.compile(executor.as_mut())?;
             evals.push((name, pass, program));
             hosts.push((name, host));
@@ -220,8 +235,8 @@ impl Fit {
         Ok((metrics.log_loss, metrics.accuracy))
     }
 
-    /// Runs the loop. With a folder, `last.safetensors` is written after each epoch, `best.safetensors` after each better
-    /// one, and `metrics.jsonl` grows by a line; with `resume`, it goes on from `last.safetensors`.
+    /// Runs the loop. With a folder, `last.safetensors` and `metrics.jsonl` are written after each epoch,
+    /// `best.safetensors` after each better one; with `resume`, it goes on from `last.safetensors`.
     ///
     /// # Errors
     /// NaN in loss or gradient, a device or a disk that fails.
@@ -236,12 +251,17 @@ impl Fit {
         let schedule = self.config.schedule(u64::from(self.config.epochs) * self.steps as u64);
         let mut scheduler = Scheduler::new(schedule.clone(), self.config.lr)?;
         let (mut epochs, mut best_epoch, mut step) = (Vec::<EpochRow>::new(), 0, 0);
+        let mut earlier = 0.0;
         if let (Some(folder), true) = (folder, resume) {
             let path = folder.join(LAST);
             let executor = self.executor.as_mut();
             let state = checkpoint::load_last(&path, executor, &mut self.store, &self.slots, &self.content_hash)?;
             scheduler = Scheduler::resume(schedule, self.config.lr, state.scheduler)?;
-            epochs = state.epochs.iter().map(|e| e.with_seconds(0.0)).collect();
+            // The checkpoint holds no times, so that equal runs write equal checkpoints; the log has them.
+            let times = read_seconds(&folder.join("metrics.jsonl"));
+            let time = |e: &EpochRowNoTime| times.iter().find(|t| t.0 == e.epoch).map_or(0.0, |t| t.1);
+            epochs = state.epochs.iter().map(|e| e.with_seconds(time(e))).collect();
+            earlier = epochs.iter().map(|e| e.seconds).sum();
             (best_epoch, step) = (state.best_epoch, state.step);
         }
         let mut best_weights = None;
@@ -291,7 +311,7 @@ impl Fit {
             events(Event::Epoch { row: &row, best });
         }
         self.restore(best_weights, folder)?;
-        Ok(Outcome { epochs, best_epoch, seconds: begin.elapsed().as_secs_f64() })
+        Ok(Outcome { epochs, best_epoch, seconds: earlier + begin.elapsed().as_secs_f64() })
     }
 
     /// Loads the best weights again.
@@ -371,6 +391,13 @@ fn describe(config: &TrainConfig, model: &Model, classes: &[String]) -> Result<B
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, TrainError> {
     serde_json::to_string(value).map_err(|e| TrainError::setting("config", e.to_string()))
+}
+
+/// Epochs and their seconds from the log of a run; what does not read is left out.
+fn read_seconds(path: &Path) -> Vec<(u32, f64)> {
+    let text = crate::fsio::read(path).unwrap_or_default();
+    let rows = text.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice::<EpochRow>(line).ok());
+    rows.map(|row| (row.epoch, row.seconds)).collect()
 }
 
 /// Writes a line of JSON an epoch.

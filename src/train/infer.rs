@@ -7,13 +7,13 @@ use super::checkpoint::{BEST, put_weights};
 use super::config::TrainConfig;
 use super::step::{DeviceImages, EvalPass, probabilities};
 use crate::data::Images;
-use crate::exec::Executor;
+use crate::exec::{ExecError, Executor};
 use crate::nn::Model;
 use crate::shape::Spec;
 use crate::store::ParamStore;
 use crate::weights::{self, Matching, WeightsFile};
 
-/// Images in a step.
+/// Images in a step, where the device has room for them.
 const BATCH: usize = 64;
 
 /// A network, its weights, and what its images must look like.
@@ -124,9 +124,18 @@ impl Network {
         let spec = Spec::float([images.len(), self.model.outputs()]);
         let logits = store.add_var("logits", spec, None);
         executor.load(&store)?;
-        let pass = EvalPass::record(&self.model, &params, &on_device, BATCH, (&self.mean, &self.std), &logits)?;
-        let program = pass.compile(executor)?;
-        let logits = pass.run(executor, program, images)?;
-        Ok((probabilities(&logits, self.model.outputs()), logits))
+        let mut batch = BATCH;
+        loop {
+            let pass = EvalPass::record(&self.model, &params, &on_device, batch, (&self.mean, &self.std), &logits)?;
+            match pass.compile(executor) {
+                Ok(program) => {
+                    let logits = pass.run(executor, program, images)?;
+                    return Ok((probabilities(&logits, self.model.outputs()), logits));
+                }
+                // What the device has no room for at once it may take in smaller steps.
+                Err(ExecError::TooLarge { .. } | ExecError::OutOfMemory(_)) if batch > 1 => batch /= 2,
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 }

@@ -49,8 +49,12 @@ pub fn train(
     }
     let info = data_info(&data);
     let mut fit = Fit::new(config, data, executor)?;
+    let saved = place.folder.join("config.toml");
+    if place.resume {
+        TrainConfig::read(&saved)?.allows(fit.config())?;
+    }
     fsio::create_dir(place.folder)?;
-    fsio::write_atomic(&place.folder.join("config.toml"), fit.config().to_toml()?.as_bytes())?;
+    fsio::write_atomic(&saved, fit.config().to_toml()?.as_bytes())?;
     let outcome = fit.run(Some(place.folder), place.resume, events)?;
     let (network, samples) = measure(&mut fit, &outcome)?;
     let summary = RunSummary {
@@ -116,8 +120,12 @@ fn pick(images: &Images, probabilities: &[f64], classes: usize) -> Vec<SampleIma
     let half = SAMPLES / 2;
     let step = (images.len() / half.max(1)).max(1);
     let spread = order.iter().rev().step_by(step).take(half);
-    let mut chosen: Vec<usize> = order.iter().take(half).chain(spread).copied().collect();
-    chosen.dedup();
+    let mut chosen: Vec<usize> = Vec::new();
+    for &i in order.iter().take(half).chain(spread) {
+        if !chosen.contains(&i) {
+            chosen.push(i);
+        }
+    }
     chosen.into_iter().filter_map(|i| sample(images, probabilities, classes, i)).collect()
 }
 
@@ -226,19 +234,17 @@ fn write_report(folder: &Path, summary: &RunSummary) -> Result<(), TrainError> {
 pub fn write_plots(folder: &Path, report: &crate::report::html::Report) -> Result<(), TrainError> {
     let plots = folder.join("plots");
     fsio::create_dir(&plots)?;
-    let figures = report.sections.iter().flat_map(|s| &s.blocks).filter_map(|b| match b {
-        Block::Figures(figures) => Some(figures),
-        _ => None,
-    });
-    for figure in figures.flatten() {
-        let name: String = figure
-            .plot
-            .title()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
-            .collect();
-        let name = name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
-        fsio::write_atomic(&plots.join(format!("{name}.svg")), figure.plot.standalone().as_bytes())?;
+    for section in &report.sections {
+        let figures = section.blocks.iter().filter_map(|b| match b {
+            Block::Figures(figures) => Some(figures),
+            _ => None,
+        });
+        for figure in figures.flatten() {
+            let title = format!("{} {}", section.title, figure.plot.title());
+            let plain = title.replace(|c: char| !c.is_ascii_alphanumeric(), " ").to_ascii_lowercase();
+            let name = plain.split_whitespace().collect::<Vec<_>>().join("-");
+            fsio::write_atomic(&plots.join(format!("{name}.svg")), figure.plot.standalone().as_bytes())?;
+        }
     }
     Ok(())
 }

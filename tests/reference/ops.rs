@@ -72,10 +72,8 @@ pub fn record(op: &str, c: &mut Call) -> Result<NodeId, String> {
         }
         "avg_pool2d" => {
             let (x, pool) = (c.input(0)?, pool(c)?);
-            if !c.flag("count_include_pad", true)? && pool.padding != [0, 0] {
-                return Err("parameter `count_include_pad`: false is not supported with padding".into());
-            }
-            c.graph.avg_pool2d(x, pool)
+            let count_include_pad = c.flag("count_include_pad", true)?;
+            c.graph.avg_pool2d(x, pool, count_include_pad)
         }
         "adaptive_avg_pool2d" => {
             let x = c.input(0)?;

@@ -77,7 +77,7 @@ fn choose(c: &Correlation) -> Block {
 
 fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
     let p = &c.shape;
-    let empty = p.n * p.c_in * p.c_out * c.h_out * c.w_out * p.h_in * p.w_in == 0;
+    let empty = [p.n, p.c_in, p.c_out, c.h_out, c.w_out, p.h_in, p.w_in].contains(&0);
     // Wider kernels would need more registers for one row of inputs than pay.
     if p.groups != 1 || p.k_w > 11 || p.dil_w * (p.k_w - 1) > 64 || p.stride_w > 4 || empty {
         return None;

@@ -12,7 +12,7 @@ const CHANNELS: usize = 8;
 pub fn weight_grad(p: &Conv2dShape) -> Option<Lowering> {
     let (h_out, w_out) = (p.h_out(), p.w_out());
     // More taps would need more registers than pay.
-    if p.c_in != 1 || p.groups != 1 || p.k_h * p.k_w > 25 || p.x_len() * p.y_len() * p.w_len() == 0 {
+    if p.c_in != 1 || p.groups != 1 || p.k_h * p.k_w > 25 || [p.x_len(), p.y_len(), p.w_len()].contains(&0) {
         return None;
     }
     let ob = if p.k_h * p.k_w > 9 { 4 } else { CHANNELS };

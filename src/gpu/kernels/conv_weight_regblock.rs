@@ -21,7 +21,7 @@ pub struct Block {
 #[must_use]
 pub fn lower(p: &Conv2dShape, block: Option<Block>) -> Option<Lowering> {
     let (h_out, w_out) = (p.h_out(), p.w_out());
-    if p.groups != 1 || p.k_w > 11 || p.x_len() * p.y_len() * p.w_len() == 0 {
+    if p.groups != 1 || p.k_w > 11 || [p.x_len(), p.y_len(), p.w_len()].contains(&0) {
         return None;
     }
     // Larger patches would save loads, but they spill registers and take longer to compile; so would more channels.

@@ -1,0 +1,177 @@
+//! Whole trainings on small phantom sets: the same seed gives the same bytes, a resumed run is the uninterrupted one, CPU
+//! and GPU agree, and what diverges says so.
+
+mod common;
+
+use std::path::Path;
+
+use radiograd::cpu;
+use radiograd::data::phantom::PhantomSizes;
+use radiograd::data::{CachePolicy, Dataset, LoadOptions, Source, Splits, load};
+use radiograd::exec::Executor;
+use radiograd::gpu::Options;
+use radiograd::nn::Model;
+use radiograd::optim::{OptimizerKind, Schedule};
+use radiograd::shape::Spec;
+use radiograd::store::ParamStore;
+use radiograd::train::step::{DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots};
+use radiograd::train::{Event, Fit, TrainConfig, TrainError};
+
+fn phantom(size: usize) -> Dataset {
+    let options = LoadOptions {
+        size: (size, size),
+        splits: Splits::STUDY,
+        cache: CachePolicy::Off,
+        phantom: PhantomSizes { train: 240, val: 60, test: 60 },
+        ..LoadOptions::default()
+    };
+    load(&Source::Phantom, &options).unwrap()
+}
+
+fn config() -> TrainConfig {
+    let model = "conv8-bn-relu-pool-conv8-relu-pool-flatten-dense16-relu-dropout0.5-dense2".to_owned();
+    TrainConfig { model, size: 24, epochs: 3, batch: 16, ..TrainConfig::default() }
+}
+
+/// Trains into a folder; `after` is told of each finished epoch.
+fn train(
+    folder: &Path,
+    config: &TrainConfig,
+    executor: Box<dyn Executor>,
+    resume: bool,
+    after: &mut dyn FnMut(u32),
+) -> Result<Vec<f64>, TrainError> {
+    let mut fit = Fit::new(config, phantom(config.size), executor)?;
+    let outcome = fit.run(Some(folder), resume, &mut |event| {
+        if let Event::Epoch { row, .. } = event {
+            after(row.epoch);
+        }
+    })?;
+    Ok(outcome.epochs.iter().map(|e| e.val_loss).collect())
+}
+
+/// Makes an executor.
+type Make = Box<dyn Fn() -> Box<dyn Executor>>;
+
+fn executors() -> Vec<(&'static str, Make)> {
+    let mut all: Vec<(&'static str, Make)> = vec![("cpu", Box::new(|| Box::new(cpu::Executor::<f32>::fast())))];
+    if common::gpu(Options::default()).is_some() {
+        all.push(("gpu", Box::new(|| Box::new(common::gpu(Options::default()).unwrap()))));
+    }
+    all
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_a_resumed_run_too() {
+    for (name, executor) in executors() {
+        let (a, b, c) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        train(a.path(), &config(), executor(), false, &mut |_| {}).unwrap();
+        // While the second run goes on, its folder is copied after the first epoch, as a killed process would leave it.
+        train(b.path(), &config(), executor(), false, &mut |epoch| {
+            if epoch == 1 {
+                for file in std::fs::read_dir(b.path()).unwrap() {
+                    let file = file.unwrap();
+                    std::fs::copy(file.path(), c.path().join(file.file_name())).unwrap();
+                }
+            }
+        })
+        .unwrap();
+        train(c.path(), &config(), executor(), true, &mut |epoch| assert!(epoch > 1)).unwrap();
+        for file in ["last.safetensors", "best.safetensors"] {
+            let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+            assert_eq!(read(a.path()), read(b.path()), "{name}: two runs with one seed differ in {file}");
+            assert_eq!(read(a.path()), read(c.path()), "{name}: the resumed run differs in {file}");
+        }
+        let other = tempfile::tempdir().unwrap();
+        let seeded = TrainConfig { seed: 1, ..config() };
+        train(other.path(), &seeded, executor(), false, &mut |_| {}).unwrap();
+        let read = |folder: &Path| std::fs::read(folder.join("last.safetensors")).unwrap();
+        assert_ne!(read(a.path()), read(other.path()), "{name}: the seed changes nothing");
+    }
+}
+
+#[test]
+fn cpu_and_gpu_learn_alike() {
+    let mut curves = Vec::new();
+    for (_, executor) in executors() {
+        let folder = tempfile::tempdir().unwrap();
+        curves.push(train(folder.path(), &config(), executor(), false, &mut |_| {}).unwrap());
+    }
+    for other in &curves[1..] {
+        for (a, b) in curves[0].iter().zip(other) {
+            assert!((a - b).abs() < 0.02 * a.abs().max(0.1), "{curves:?}");
+        }
+    }
+}
+
+#[test]
+fn a_small_network_learns_the_phantom() {
+    let options =
+        LoadOptions { size: (32, 32), splits: Splits::STUDY, cache: CachePolicy::Off, ..LoadOptions::default() };
+    let data = load(&Source::Phantom, &options).unwrap();
+    let config = TrainConfig { model: "cnn3".to_owned(), size: 32, epochs: 8, ..TrainConfig::default() };
+    let mut fit = Fit::new(&config, data, Box::new(cpu::Executor::<f32>::fast())).unwrap();
+    let outcome = fit.run(None, false, &mut |_| {}).unwrap();
+    let best = outcome.epochs.iter().map(|e| e.val_accuracy).fold(0.0, f64::max);
+    assert!(best >= 0.85, "validation accuracy {best}");
+}
+
+#[test]
+fn a_loss_that_diverges_ends_the_run_and_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let optimizer: OptimizerKind = "sgd".parse().unwrap();
+    let config = TrainConfig { lr: 1e30, optimizer, schedule: Some(Schedule::Constant {}), ..config() };
+    let error = train(folder.path(), &config, Box::new(cpu::Executor::<f32>::fast()), false, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { epoch: 1, .. }), "{error}");
+    assert!(!folder.path().join("last.safetensors").exists());
+}
+
+#[test]
+fn early_stopping_ends_after_its_patience_and_keeps_the_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { epochs: 40, patience: 2, lr: 0.02, ..config() };
+    let losses = train(folder.path(), &config, Box::new(cpu::Executor::<f32>::fast()), false, &mut |_| {}).unwrap();
+    let best = (0..losses.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).unwrap();
+    assert!(losses.len() < 40, "it never stopped: {losses:?}");
+    assert_eq!(losses.len(), best + 1 + 2, "{losses:?}");
+}
+
+#[test]
+fn a_streamed_batch_is_the_resident_one() {
+    for (name, executor) in executors() {
+        let losses: Vec<[f32; LOG_COLUMNS]> =
+            [None, Some(1)].into_iter().map(|limit| one_step(executor().as_mut(), limit)).collect();
+        assert!(losses[0][0] > 0.0);
+        assert_eq!(losses[0], losses[1], "{name}");
+    }
+}
+
+/// The log of one step whose images lie on the device, or are uploaded with the batch where `limit` bytes do not hold them.
+fn one_step(executor: &mut dyn Executor, limit: Option<u64>) -> [f32; LOG_COLUMNS] {
+    let images = phantom(24).train.unwrap();
+    let model = Model::new("conv4-relu-pool-flatten-dense2", [1, 24, 24], 2).unwrap();
+    let mut store = ParamStore::new();
+    let params = model.init(&mut store, 5);
+    let optimizer: OptimizerKind = "adam".parse().unwrap();
+    let slots = add_slots(&mut store, &optimizer);
+    let on_device = DeviceImages::add(&mut store, "train", &images, limit);
+    let log = store.add_var("log", Spec::float([1, LOG_COLUMNS]), None);
+    executor.load(&store).unwrap();
+    let step = TrainStep::record(StepParts {
+        model: &model,
+        params: &params,
+        images: &on_device,
+        batch: 7,
+        mean: &[0.4],
+        std: &[0.3],
+        loss: &LossSettings::default(),
+        optimizer: &optimizer,
+        slots: &slots,
+        log: &log,
+        weights: None,
+    })
+    .unwrap();
+    let program = executor.compile(&step.graph, &[]).unwrap();
+    step.run(executor, program, &images, &[3, 1, 4, 15, 92, 6, 5], 0, 0, 1e-3, 0).unwrap();
+    step.log(executor, 1).unwrap()[0]
+}
