@@ -28,7 +28,7 @@ pub enum ExecError {
     #[error("{0} is not kept by this program: name it among the roots when compiling")]
     NotKept(String),
     /// A tensor is larger than the adapter can bind.
-    #[error("{tensor} takes {} MiB, and this adapter binds at most {} MiB: use a smaller batch or image size, or --device cpu", .bytes >> 20, .limit >> 20)]
+    #[error("{tensor} takes {} MiB, and this adapter binds at most {} MiB: use a smaller --batch or --size, narrower layers, or --device cpu", .bytes >> 20, .limit >> 20)]
     TooLarge {
         /// The tensor.
         tensor: String,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// A file or folder that could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}", path.display())]
+#[error("cannot {action} {}: {source}; check the path, its permissions and the free space", path.display())]
 pub struct FsError {
     /// What was tried: `read`, `write`, `create the folder`.
     pub action: &'static str,
@@ -38,6 +38,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FsError> {
 /// [`FsError`] with the path.
 pub fn create_dir(path: &Path) -> Result<(), FsError> {
     fs::create_dir_all(path).map_err(|e| FsError::new("create the folder", path, e))
+}
+
+/// Creates a folder and its parents, and makes sure that files can be written there.
+///
+/// # Errors
+/// [`FsError`] with the path.
+pub fn create_writable_dir(path: &Path) -> Result<(), FsError> {
+    create_dir(path)?;
+    tempfile::tempfile_in(path).map(drop).map_err(|e| FsError::new("write into", path, e))
 }
 
 /// Replaces `path` by `bytes`: temporary file in the same folder, fsync, rename, fsync of the folder.

@@ -1,16 +1,16 @@
 //! The program as people and scripts call it: exit codes, one-line errors, JSON, help.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 
-fn radiograd(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_radiograd")).args(args).stdin(Stdio::null()).output().expect("the program starts")
-}
+#[path = "common/program.rs"]
+mod program;
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
+use program::{command, complaint, finish, listing, text};
+
+fn radiograd(args: &[&str]) -> Output {
+    finish(command(args))
 }
 
 /// stdout of a command that must succeed.
@@ -27,15 +27,9 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_str(&out).unwrap_or_else(|e| panic!("{all:?}: {e}: {out}"))
 }
 
-/// The one line of a command that must fail with exit status 1, without `error: `. Nothing may be on stdout beside the
-/// line that names the device.
+/// The one line of a command that must fail.
 fn fails(args: &[&str]) -> String {
-    let out = radiograd(args);
-    let (stdout, stderr) = (text(&out.stdout), text(&out.stderr));
-    assert_eq!(out.status.code(), Some(1), "{args:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
-    assert!(stdout.lines().all(|l| l.starts_with("device: ")), "{args:?}: {stdout}");
-    stderr.trim_end().strip_prefix("error: ").unwrap_or_else(|| panic!("{args:?}: {stderr}")).to_owned()
+    complaint(&radiograd(args), args)
 }
 
 const COMMANDS: [&[&str]; 10] = [
@@ -214,29 +208,11 @@ fn phantom_is_written_once_and_read_back() {
     assert!(e.contains("0x0") && !folder.path().join("other").exists(), "{e}");
 }
 
-/// Path, length and time of change of every file below a folder.
-fn listing(folder: &Path) -> Vec<String> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry")) {
-        let meta = entry.metadata().expect("metadata");
-        match meta.is_dir() {
-            true => all.extend(listing(&entry.path())),
-            false => all.push(format!("{} {} {:?}", entry.path().display(), meta.len(), meta.modified())),
-        }
-    }
-    all.sort();
-    all
-}
-
 /// `radiograd ... | head -0`: the reader is gone before anything is written.
 #[cfg(unix)]
 #[test]
 fn a_closed_pipe_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_radiograd"))
-        .args(["graph", "--model", "cnn3", "--size", "64", "--device", "cpu", "--train"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+    let mut child = command(&["graph", "--model", "cnn3", "--size", "64", "--device", "cpu", "--train"])
         .spawn()
         .expect("the program starts");
     drop(child.stdout.take());

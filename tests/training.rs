@@ -42,7 +42,8 @@ fn train(
     after: &mut dyn FnMut(u32),
 ) -> Result<Vec<f64>, TrainError> {
     let mut fit = Fit::new(config, phantom(config.size), executor)?;
-    let outcome = fit.run(Some(folder), resume, &mut |event| {
+    let start = fit.start(resume.then_some(folder))?;
+    let outcome = fit.run(start, Some(folder), &mut |event| {
         if let Event::Epoch { row, .. } = event {
             after(row.epoch);
         }
@@ -111,7 +112,8 @@ fn a_small_network_learns_the_phantom() {
     let data = load(&Source::Phantom, &options).unwrap();
     let config = TrainConfig { model: "cnn3".to_owned(), size: 32, epochs: 8, ..TrainConfig::default() };
     let mut fit = Fit::new(&config, data, Box::new(cpu::Executor::<f32>::fast())).unwrap();
-    let outcome = fit.run(None, false, &mut |_| {}).unwrap();
+    let start = fit.start(None).unwrap();
+    let outcome = fit.run(start, None, &mut |_| {}).unwrap();
     let best = outcome.epochs.iter().map(|e| e.val_accuracy).fold(0.0, f64::max);
     assert!(best >= 0.85, "validation accuracy {best}");
 }

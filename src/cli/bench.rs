@@ -94,6 +94,11 @@ pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     }
 }
 
+/// Random images that a workload draws, in batches.
+const IMAGES: usize = 4;
+/// The most bytes that they may take.
+const MAX_BYTES: usize = 1 << 30;
+
 /// The models to measure and their batches.
 fn workloads(args: &StepArgs) -> Result<Vec<(Model, usize)>, Failure> {
     if let Some(text) = &args.model {
@@ -103,6 +108,14 @@ fn workloads(args: &StepArgs) -> Result<Vec<(Model, usize)>, Failure> {
             return Err(Failure::Message(format!("--batch {batch}: give 1 to {MAX_BATCH}")));
         }
         let model = Model::new(text, [args.channels.unwrap_or(1), size.height, size.width], 2)?;
+        let wanted = model.input().iter().product::<usize>().saturating_mul(IMAGES * batch);
+        if wanted > MAX_BYTES {
+            let (needed, most) = (bytes(wanted as u64), bytes(MAX_BYTES as u64));
+            return Err(Failure::Message(format!(
+                "--batch {batch}: {} random images of {size} take {needed}, more than {most}; lower --batch or --size",
+                IMAGES * batch
+            )));
+        }
         return Ok(vec![(model, batch)]);
     }
     let defaults = [("cnn1", 128, 32), ("cnn2", 128, 32), ("cnn3", 128, 32), ("cnn3", 28, 64)];
@@ -117,8 +130,13 @@ fn step(args: &StepArgs, cx: &Context) -> Result<(), Failure> {
     for (model, batch) in workloads {
         let [_, height, width] = model.input();
         bar.set_message(format!("{} {height}x{width} batch {batch}", model.text()));
-        let work =
-            Workload::new(model, 4 * batch, batch, cx.seed.unwrap_or(0), opened.device.executor().max_tensor_bytes())?;
+        let work = Workload::new(
+            model,
+            IMAGES * batch,
+            batch,
+            cx.seed.unwrap_or(0),
+            opened.device.executor().max_tensor_bytes(),
+        )?;
         results.push(measure(&work, &mut opened.device, args.budget.budget())?);
         bar.inc(1);
     }

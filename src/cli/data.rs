@@ -87,6 +87,10 @@ struct PhantomReport {
 
 fn make_phantom(args: PhantomArgs, cx: &Context) -> Result<(), Failure> {
     let (height, width) = (args.size.height, args.size.width);
+    if args.images < 6 {
+        let problem = "each of train, val and test needs one of either class; give at least 6";
+        return Err(Failure::Message(format!("--images {}: {problem}", args.images)));
+    }
     let written =
         phantom::write_folder(&args.out, PhantomSizes::of_total(args.images), (height, width), cx.seed.unwrap_or(0))?;
     let [train, val, test] = written.images;

@@ -78,6 +78,9 @@ pub fn run(args: &EvalArgs, cx: &Context) -> Result<(), Failure> {
     } else if args.run.is_none() {
         return Err(Failure::Message("--data is needed with --weights".to_owned()));
     }
+    if let Some(model) = &args.model {
+        config.check_network(model)?;
+    }
     // The split by patient must be the training's; without a run, --seed decides it.
     if args.run.is_none() {
         config.seed = cx.seed.unwrap_or(config.seed);

@@ -34,7 +34,7 @@ pub struct DepthArgs {
     #[arg(long, default_value_t = 32)]
     pub batch: usize,
     /// Learning rate that the cosine schedule starts from
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     pub lr: f64,
     /// Seeds: each network is trained so many times
     #[arg(long, default_value_t = 1)]
@@ -64,6 +64,9 @@ pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
         ..TrainConfig::default()
     };
     config.validate()?;
+    for network in study::NETWORKS {
+        config.check_network(network)?;
+    }
     let opened = cx.open()?;
     let device = format!("{}: {}", opened.device.describe(), opened.reason);
     let executor = opened.device.into_executor();
@@ -75,7 +78,8 @@ pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
     let data = load(&loading::source(&config.data)?, &loading::options(&config, Splits::STUDY, cx))?;
     loading::say_notes(&data, cx);
     // A folder that cannot be written must be known before the training, not after it.
-    crate::fsio::create_dir(&out)?;
+    let fresh = !out.exists();
+    crate::fsio::create_writable_dir(&out)?;
     let mut progress = loading::Progress::new(cx, config.epochs, "");
     let mut now = String::new();
     let result = study::depth(&config, &data, executor, &device, args.seeds, &mut |name, seed, event| {
@@ -86,6 +90,12 @@ pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
             now = title;
         }
         progress.tell(event);
+    })
+    .inspect_err(|_| {
+        if fresh {
+            // Empty still, so that it goes; what holds anything stays.
+            let _ = std::fs::remove_dir(&out);
+        }
     })?;
     progress.end();
     study::write(&out, &result)?;

@@ -39,7 +39,7 @@ pub struct TrainArgs {
     #[arg(long)]
     pub batch: Option<usize>,
     /// Learning rate that the schedule starts from
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// adam, adamw, sgd or rmsprop, with parameters: sgd:momentum=0.9,nesterov=true
     #[arg(long)]
@@ -51,10 +51,10 @@ pub struct TrainArgs {
     #[arg(long)]
     pub class_weights: Option<String>,
     /// Share of the label spread over all classes
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub label_smoothing: Option<f64>,
     /// Share of the training images held out for validation, by patient
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub val_fraction: Option<f64>,
     /// Stop after so many epochs without a better validation loss; 0: never
     #[arg(long)]
@@ -108,7 +108,11 @@ impl TrainArgs {
             None => {}
             Some("cosine") => c.schedule = None,
             Some("constant") => c.schedule = Some(Schedule::Constant {}),
-            Some(name @ ("one_cycle" | "plateau")) => c.schedule = Some(named(name, &c)?),
+            Some(name @ ("one_cycle" | "plateau")) => {
+                // JSON, through which the defaults come, has no NaN: a wrong rate is refused by its name before.
+                c.validate()?;
+                c.schedule = Some(named(name, &c)?);
+            }
             Some(other) => {
                 let known = "cosine, constant, one_cycle or plateau; others go into the config file";
                 return Err(Failure::Message(format!("--schedule {other}: is {known}")));
@@ -135,14 +139,16 @@ fn named(name: &str, c: &TrainConfig) -> Result<Schedule, Failure> {
 pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let config = args.config(cx.seed)?;
     config.validate()?;
+    config.check_network(&config.model)?;
     let options = loading::options(&config, Splits::STUDY, cx);
     let opened = cx.open()?;
     let device = format!("{}: {}", opened.device.describe(), opened.reason);
     let executor = opened.device.into_executor();
-    let data = load(&loading::source(&config.data)?, &options)?;
-    loading::say_notes(&data, cx);
     let out = args.out.clone().unwrap_or_else(|| loading::fresh_folder(&config.model));
     let place = Place { folder: &out, resume: args.resume, device };
+    place.check()?;
+    let data = load(&loading::source(&config.data)?, &options)?;
+    loading::say_notes(&data, cx);
     let mut progress = loading::Progress::new(cx, config.epochs, "");
     let summary = run::train(&config, data, executor, &place, &mut |event| progress.tell(event))?;
     progress.end();

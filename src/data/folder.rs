@@ -170,7 +170,7 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
     for (split, wants) in [("train", wants_train || wants_val), ("val", wants_official), ("test", wants_test)] {
         if wants {
             let list = layout.list(split)?;
-            check_list(&layout.folder(split), split, &list)?;
+            check_list(&layout.root, split, &list)?;
             lists.push((split, list));
         }
     }
@@ -207,9 +207,9 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
 }
 
 /// What the list alone tells: a single class, an empty class.
-fn check_list(folder: &Path, split: &'static str, list: &Listing) -> Result<(), DataError> {
+fn check_list(root: &Path, split: &'static str, list: &Listing) -> Result<(), DataError> {
     let labels: Vec<u32> = list.entries.iter().map(|e| e.class).collect();
-    check_classes(folder, split, &list.classes, &labels, &[])
+    check_classes(root, split, &list.classes, &labels, &[])
 }
 
 fn read_split(

@@ -284,6 +284,10 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
             _ => data.test = Some(images),
         }
     }
+    if data.val.is_none() && o.splits.val == Need::Yes {
+        let hint = "the file has no val arrays and the validation fraction is 0; give one above".to_owned();
+        return Err(DataError::MissingSplit { path: path.to_owned(), split: "val", hint });
+    }
     Ok(data)
 }
 

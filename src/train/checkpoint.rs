@@ -162,10 +162,18 @@ pub fn load_last(
     if state.content_hash != content_hash {
         return Err(problem(path, "the data is not what this run was trained on; start a new run".to_owned()));
     }
+    let (mut vectors, tensors): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut file.tensors).into_iter().partition(|t| t.name.starts_with(PREFIX));
+    file.tensors = tensors;
+    put_weights(&file, store)?;
+    let another = "another optimizer wrote it; keep the run's --optimizer or start a new run";
     for (name, slot) in slots {
         let name = format!("{PREFIX}{name}");
-        let tensor =
-            file.get(&name).ok_or_else(|| problem(path, format!("{name} is missing: another optimizer wrote it")))?;
+        let place = vectors
+            .iter()
+            .position(|t| t.name == name)
+            .ok_or_else(|| problem(path, format!("{name} is missing: {another}")))?;
+        let tensor = vectors.swap_remove(place);
         let value = tensor.data.as_f32().map(<[f32]>::to_vec).unwrap_or_default();
         if value.len() != slot.spec.numel() {
             return Err(problem(path, format!("{name} has {} values, not {}", value.len(), slot.spec.numel())));
@@ -173,8 +181,9 @@ pub fn load_last(
         let value = Tensor::new(slot.spec.shape.clone(), Data::F32(value)).expect("the length was checked");
         executor.write_var(slot.var, &value)?;
     }
-    file.tensors.retain(|t| !t.name.starts_with(PREFIX));
-    put_weights(&file, store)?;
+    if let Some(left) = vectors.first() {
+        return Err(problem(path, format!("{} is left over: {another}", left.name)));
+    }
     write_shared(executor, store)?;
     Ok(state)
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::TrainError;
 use crate::data::Images;
 use crate::fsio;
+use crate::nn::{Network, plan::Plan};
 use crate::optim::{OptimizerKind, Schedule};
 
 /// How much each class counts in the loss.
@@ -95,7 +96,8 @@ impl TrainConfig {
         let fail = |problem: String| TrainError::Config { path: path.to_owned(), problem };
         let text = String::from_utf8(fsio::read(path)?).map_err(|_| fail("is no text".to_owned()))?;
         toml::from_str(&text).map_err(|e| {
-            let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].lines().count().max(1));
+            let before = e.span().map_or(0, |s| s.start.min(text.len()));
+            let line = text.bytes().take(before).filter(|&b| b == b'\n').count() + 1;
             fail(format!("line {line}: {}", e.message().split_whitespace().collect::<Vec<_>>().join(" ")))
         })
     }
@@ -135,6 +137,17 @@ impl TrainConfig {
         }
         self.optimizer.validate()?;
         self.schedule(1000).validate()?;
+        Ok(())
+    }
+
+    /// Checks that `model` fits the images, as far as the number of classes plays no part: before any image is read.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] names the layer.
+    pub fn check_network(&self, model: &str) -> Result<(), TrainError> {
+        // The classes decide the width of a named network's last layer, which always fits.
+        let network = Network::parse(model, 2)?;
+        Plan::new(&network, [self.channels, self.size, self.size])?;
         Ok(())
     }
 
@@ -197,5 +210,39 @@ impl TrainConfig {
                 Err(TrainError::setting("class_weights", format!("{} weights for {} classes", w.len(), counts.len())))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_one_cycle_schedule_of_no_steps_lasts_the_whole_run() {
+        let config: TrainConfig =
+            toml::from_str("schedule = { name = \"one_cycle\", max_lr = 0.1, total_steps = 0 }").unwrap();
+        config.validate().unwrap();
+        assert!(matches!(config.schedule(30), Schedule::OneCycle { total_steps: 30, .. }));
+        let shorter = TrainConfig {
+            schedule: Some(toml::from_str("name = \"one_cycle\"\nmax_lr = 0.1\ntotal_steps = 7").unwrap()),
+            ..config
+        };
+        assert!(matches!(shorter.schedule(30), Schedule::OneCycle { total_steps: 7, .. }));
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "lr = 0.1\n\nmodle = \"cnn1\"\n").unwrap();
+        let error = TrainConfig::read(file.path()).unwrap_err().to_string();
+        assert!(error.contains("line 3: unknown field `modle`"), "{error}");
+    }
+
+    #[test]
+    fn networks_are_checked_without_images() {
+        let config = TrainConfig { size: 4, ..TrainConfig::default() };
+        config.check_network("cnn1").unwrap();
+        let error = config.check_network("cnn3").unwrap_err().to_string();
+        assert!(error.starts_with("layer 9 (pool): "), "{error}");
     }
 }

@@ -17,6 +17,7 @@ use crate::report::data::EpochRow;
 use crate::shape::Spec;
 use crate::store::{Param, ParamStore};
 use crate::tensor::Tensor;
+use crate::weights::{self, NamedTensor, WeightsFile};
 
 /// Steps between two looks at the log.
 const LOOK_EVERY: usize = 50;
@@ -63,6 +64,16 @@ pub struct Fit {
     steps: usize,
     content_hash: String,
     metadata: BTreeMap<String, String>,
+}
+
+/// Where a loop begins: see [`Fit::start`].
+#[derive(Clone, Debug)]
+pub struct Start {
+    scheduler: Scheduler,
+    epochs: Vec<EpochRow>,
+    best_epoch: u32,
+    best: Option<Vec<NamedTensor>>,
+    step: u64,
 }
 
 /// What a finished loop gives.
@@ -235,36 +246,48 @@ impl Fit {
         Ok((metrics.log_loss, metrics.accuracy))
     }
 
+    /// The beginning of a new run; or, with a folder, of one that goes on from its `last.safetensors`. Nothing is written.
+    ///
+    /// # Errors
+    /// The checkpoints do not read, or belong to another network, optimizer or data set.
+    pub fn start(&mut self, resume: Option<&Path>) -> Result<Start, TrainError> {
+        let schedule = self.config.schedule(u64::from(self.config.epochs) * self.steps as u64);
+        let Some(folder) = resume else {
+            let scheduler = Scheduler::new(schedule, self.config.lr)?;
+            return Ok(Start { scheduler, epochs: Vec::new(), best_epoch: 0, best: None, step: 0 });
+        };
+        let (path, executor) = (folder.join(LAST), self.executor.as_mut());
+        let state = checkpoint::load_last(&path, executor, &mut self.store, &self.slots, &self.content_hash)?;
+        // The best weights are wanted at the end only, but a damaged file must show before hours of training.
+        let best = weights::load(folder.join(BEST))?;
+        checkpoint::put_weights(&best, &mut self.store)?;
+        // The checkpoint holds no times, so that equal runs write equal checkpoints; the log has them.
+        let times = read_seconds(&folder.join("metrics.jsonl"));
+        let time = |e: &EpochRowNoTime| times.iter().find(|t| t.0 == e.epoch).map_or(0.0, |t| t.1);
+        Ok(Start {
+            scheduler: Scheduler::resume(schedule, self.config.lr, state.scheduler)?,
+            epochs: state.epochs.iter().map(|e| e.with_seconds(time(e))).collect(),
+            best_epoch: state.best_epoch,
+            best: Some(best.tensors),
+            step: state.step,
+        })
+    }
+
     /// Runs the loop. With a folder, `last.safetensors` and `metrics.jsonl` are written after each epoch,
-    /// `best.safetensors` after each better one; with `resume`, it goes on from `last.safetensors`.
+    /// `best.safetensors` after each better one.
     ///
     /// # Errors
     /// NaN in loss or gradient, a device or a disk that fails.
     pub fn run(
         &mut self,
+        start: Start,
         folder: Option<&Path>,
-        resume: bool,
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outcome, TrainError> {
         let begin = Instant::now();
         let per_epoch = matches!(self.config.schedule, Some(Schedule::ReduceOnPlateau { .. }));
-        let schedule = self.config.schedule(u64::from(self.config.epochs) * self.steps as u64);
-        let mut scheduler = Scheduler::new(schedule.clone(), self.config.lr)?;
-        let (mut epochs, mut best_epoch, mut step) = (Vec::<EpochRow>::new(), 0, 0);
-        let mut earlier = 0.0;
-        if let (Some(folder), true) = (folder, resume) {
-            let path = folder.join(LAST);
-            let executor = self.executor.as_mut();
-            let state = checkpoint::load_last(&path, executor, &mut self.store, &self.slots, &self.content_hash)?;
-            scheduler = Scheduler::resume(schedule, self.config.lr, state.scheduler)?;
-            // The checkpoint holds no times, so that equal runs write equal checkpoints; the log has them.
-            let times = read_seconds(&folder.join("metrics.jsonl"));
-            let time = |e: &EpochRowNoTime| times.iter().find(|t| t.0 == e.epoch).map_or(0.0, |t| t.1);
-            epochs = state.epochs.iter().map(|e| e.with_seconds(time(e))).collect();
-            earlier = epochs.iter().map(|e| e.seconds).sum();
-            (best_epoch, step) = (state.best_epoch, state.step);
-        }
-        let mut best_weights = None;
+        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step } = start;
+        let earlier: f64 = epochs.iter().map(|e| e.seconds).sum();
         let done = epochs.len() as u32;
         for epoch in done + 1..=self.config.epochs {
             if self.config.patience > 0 && epoch > best_epoch + self.config.patience {
@@ -310,21 +333,14 @@ impl Fit {
             }
             events(Event::Epoch { row: &row, best });
         }
-        self.restore(best_weights, folder)?;
+        self.restore(best_weights)?;
         Ok(Outcome { epochs, best_epoch, seconds: earlier + begin.elapsed().as_secs_f64() })
     }
 
     /// Loads the best weights again.
-    fn restore(
-        &mut self,
-        best: Option<Vec<crate::weights::NamedTensor>>,
-        folder: Option<&Path>,
-    ) -> Result<(), TrainError> {
-        let file = match (best, folder) {
-            (Some(tensors), _) => crate::weights::WeightsFile { tensors, metadata: BTreeMap::new() },
-            (None, Some(folder)) => crate::weights::load(folder.join(BEST))?,
-            (None, None) => return Ok(()),
-        };
+    fn restore(&mut self, best: Option<Vec<NamedTensor>>) -> Result<(), TrainError> {
+        let Some(tensors) = best else { return Ok(()) };
+        let file = WeightsFile { tensors, metadata: BTreeMap::new() };
         checkpoint::put_weights(&file, &mut self.store)?;
         checkpoint::write_shared(self.executor.as_mut(), &self.store)
     }

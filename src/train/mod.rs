@@ -11,4 +11,4 @@ pub mod study;
 
 pub use config::{ClassWeights, TrainConfig};
 pub use error::TrainError;
-pub use fit::{Event, Fit, Outcome};
+pub use fit::{Event, Fit, Outcome, Start};

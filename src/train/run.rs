@@ -1,9 +1,10 @@
 //! Run folders: what `train` leaves behind, report included.
 
+use std::fs;
 use std::path::Path;
 
 use super::TrainError;
-use super::checkpoint::LAST;
+use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
 use super::fit::{Event, Fit, Outcome};
 use crate::data::{Dataset, Images};
@@ -28,6 +29,30 @@ pub struct Place<'a> {
     pub device: String,
 }
 
+impl Place<'_> {
+    /// That there is no run in the folder, or, to resume, that there is one.
+    ///
+    /// # Errors
+    /// [`TrainError::RunExists`] and [`TrainError::NoRun`].
+    pub fn check(&self) -> Result<(), TrainError> {
+        let holds = |name: &str| self.folder.join(name).exists();
+        match self.resume {
+            true if !holds(LAST) => Err(TrainError::NoRun { path: self.folder.to_owned(), missing: LAST }),
+            false if holds(LAST) || holds(BEST) => Err(TrainError::RunExists { path: self.folder.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Takes a new folder away again in which nothing but the settings was written.
+fn abandon(folder: &Path) {
+    if !folder.join(LAST).exists() && !folder.join(BEST).exists() {
+        // Best effort: the error that ended the run is the one to report.
+        let _ = fs::remove_file(folder.join("config.toml"));
+        let _ = fs::remove_dir(folder);
+    }
+}
+
 /// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`
 /// and `report.html`. Nothing is written before data, network and device have been found to fit.
 ///
@@ -40,22 +65,25 @@ pub fn train(
     place: &Place<'_>,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<RunSummary, TrainError> {
-    let last = place.folder.join(LAST);
-    if last.exists() && !place.resume {
-        return Err(TrainError::RunExists { path: place.folder.to_owned() });
-    }
-    if place.resume && !last.exists() {
-        return Err(TrainError::NoRun { path: place.folder.to_owned(), missing: LAST });
-    }
+    place.check()?;
     let info = data_info(&data);
     let mut fit = Fit::new(config, data, executor)?;
     let saved = place.folder.join("config.toml");
     if place.resume {
         TrainConfig::read(&saved)?.allows(fit.config())?;
     }
+    let start = fit.start(place.resume.then_some(place.folder))?;
+    let text = fit.config().to_toml()?;
+    let fresh = !place.folder.exists();
     fsio::create_dir(place.folder)?;
-    fsio::write_atomic(&saved, fit.config().to_toml()?.as_bytes())?;
-    let outcome = fit.run(Some(place.folder), place.resume, events)?;
+    let outcome = fsio::write_atomic(&saved, text.as_bytes())
+        .map_err(TrainError::from)
+        .and_then(|()| fit.run(start, Some(place.folder), events))
+        .inspect_err(|_| {
+            if fresh {
+                abandon(place.folder);
+            }
+        })?;
     let (network, samples) = measure(&mut fit, &outcome)?;
     let summary = RunSummary {
         name: place.folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),

@@ -37,7 +37,8 @@ pub fn depth(
             let seed = config.seed.wrapping_add(k);
             let config = TrainConfig { model: name.to_owned(), seed, ..config.clone() };
             let mut fit = Fit::new(&config, data.clone(), executor)?;
-            let outcome = fit.run(None, false, &mut |e| events(name, seed, e))?;
+            let start = fit.start(None)?;
+            let outcome = fit.run(start, None, &mut |e| events(name, seed, e))?;
             let (result, _) = measure(&mut fit, &outcome)?;
             repeats.push(SeedResult {
                 seed,
