@@ -242,17 +242,23 @@ pub fn on_cpu(case: &Case, budget: Budget, seed: u32) -> Result<KernelResult, cr
 
 /// Measures every kernel variant of a case on an adapter.
 ///
+/// With `ladder`, every variant that supports the case is measured; without, the one that the table takes.
+///
 /// # Errors
 /// The case cannot be recorded, or the device fails.
 pub fn on_gpu(
     case: &Case,
     gpu: &Gpu,
     budget: Budget,
+    ladder: bool,
     seed: u32,
 ) -> Result<Vec<KernelResult>, crate::check::CheckError> {
     let recorded = case.record(seed)?;
     let (_, expected) = recorded.first(&mut cpu::Executor::<f32>::fast())?;
-    let (variants, chosen) = recorded.variants(gpu);
+    let (mut variants, chosen) = recorded.variants(gpu);
+    if !ladder {
+        variants = vec![chosen];
+    }
     let mut results = Vec::with_capacity(variants.len());
     for kernel in variants {
         let options = Options { variant: Some(kernel.to_owned()), ..Options::default() };
@@ -261,7 +267,7 @@ pub fn on_gpu(
         let error = relative_error(&output, &expected);
         // An adapter without timestamps says so at the first try.
         let gpu_timestamps = executor.run_timed(program).is_ok();
-        let times = repeat(budget, || {
+        let times: Result<Times, ExecError> = repeat(budget, || {
             if gpu_timestamps {
                 return Ok(executor.run_timed(program)?.iter().map(|t| t.seconds).sum());
             }
@@ -269,9 +275,8 @@ pub fn on_gpu(
                 executor.run(program)?;
                 executor.wait()
             })
-        })
-        .map_err(|e: ExecError| e)?;
-        let result = recorded.result(case, kernel, times, error);
+        });
+        let result = recorded.result(case, kernel, times?, error);
         results.push(KernelResult { chosen: kernel == chosen, gpu_timestamps, ..result });
     }
     Ok(results)

@@ -58,6 +58,9 @@ struct KernelArgs {
     /// Only this op: conv2d, linear, matmul or max_pool2d
     #[arg(long, value_name = "NAME")]
     op: Option<String>,
+    /// Every kernel variant, the plain one included (minutes on software Vulkan); else the one that training takes
+    #[arg(long)]
+    ladder: bool,
     /// Only the cases whose shapes, as the table shows them, contain this text
     #[arg(long, value_name = "TEXT")]
     shapes: Option<String>,
@@ -217,7 +220,7 @@ fn kernels(args: &KernelArgs, cx: &Context) -> Result<(), Failure> {
     for case in &cases {
         bar.set_message(format!("{} {} {}", case.op, case.direction.words(), case.shapes));
         match opened.device.gpu() {
-            Some(gpu) => results.extend(kernels::on_gpu(case, gpu.gpu(), budget, cx.seed.unwrap_or(0))?),
+            Some(gpu) => results.extend(kernels::on_gpu(case, gpu.gpu(), budget, args.ladder, cx.seed.unwrap_or(0))?),
             None => results.push(kernels::on_cpu(case, budget, cx.seed.unwrap_or(0))?),
         }
         bar.inc(1);

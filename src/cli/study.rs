@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Context, Failure, loading};
 use crate::data::{Splits, load};
 use crate::report::{seed_table, study_table};
-use crate::train::{TrainConfig, study};
+use crate::train::{ClassWeights, TrainConfig, study};
 
 /// Comparisons of several networks on the same images.
 #[derive(Subcommand, Debug)]
@@ -61,6 +61,8 @@ pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
         batch: args.batch,
         lr: args.lr,
         seed: cx.seed.unwrap_or(0),
+        // As the published study trained.
+        class_weights: ClassWeights::None,
         ..TrainConfig::default()
     };
     config.validate()?;

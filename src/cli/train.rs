@@ -47,7 +47,7 @@ pub struct TrainArgs {
     /// cosine (over the whole run), constant, one_cycle or plateau; others in the config file
     #[arg(long)]
     pub schedule: Option<String>,
-    /// none or balanced: how much each class counts in the loss
+    /// balanced (the default) or none: how much each class counts in the loss
     #[arg(long)]
     pub class_weights: Option<String>,
     /// Share of the label spread over all classes

@@ -15,9 +15,10 @@ use crate::optim::{OptimizerKind, Schedule};
 #[serde(rename_all = "snake_case")]
 pub enum ClassWeights {
     /// All alike.
-    #[default]
     None,
-    /// `images / (classes * images of the class)`, so that each class counts the same in all.
+    /// `images / (classes * images of the class)`, so that each class counts the same in all: the default, because an even
+    /// decision between classes of 1 to 3 otherwise leans to the larger one.
+    #[default]
     Balanced,
     /// As given.
     Values(Vec<f64>),
@@ -80,7 +81,7 @@ impl Default for TrainConfig {
             mean: None,
             std: None,
             strict: false,
-            class_weights: ClassWeights::None,
+            class_weights: ClassWeights::Balanced,
             optimizer: OptimizerKind::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
             schedule: None,
         }
