@@ -5,7 +5,7 @@
 //! command that computes says which device runs and why.
 //!
 //! A new command is a file with `Args` (a `clap::Args` with an example in `after_help`) and
-//! `run(Args, &Context) -> Result<(), Failure>`, and a line each in the module list, [`Command`] and [`Command::run`].
+//! `run(Args, &Context) -> Result<(), Failure>`, and a line each in the module list, `Command` and `Command::run`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
