@@ -193,7 +193,7 @@ impl Recorded {
         let specs: Vec<_> = node.inputs().iter().map(|&i| self.graph.spec(i)).collect();
         let cx = LowerCx { inputs: &specs, output: &node.spec, adapter: gpu.kind, variant: PLAIN };
         let supported = op.variants(&cx);
-        let chosen = choose(op.name(), gpu.kind, &supported);
+        let chosen = choose(op.as_ref(), &cx, &supported);
         (supported, chosen)
     }
 

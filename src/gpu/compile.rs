@@ -178,7 +178,7 @@ impl Compiled {
             });
             let variant = match &options.variant {
                 Some(wanted) => supported.iter().find(|v| *v == wanted).copied().unwrap_or(PLAIN),
-                None => choose(op.name(), gpu.kind, &supported),
+                None => choose(op.as_ref(), &cx, &supported),
             };
             cx.variant = variant;
             let lowering = op.lower(&cx);

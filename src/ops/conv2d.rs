@@ -185,6 +185,11 @@ impl Op for Forward {
         conv::supported(conv::FORWARD, &g.shape(cx.inputs.len() == 3))
     }
 
+    fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
+        let g = Geometry::of(&self.0, cx.inputs[0], cx.inputs[1], cx.output);
+        g.shape(cx.inputs.len() == 3).facts()
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let g = Geometry::of(&self.0, cx.inputs[0], cx.inputs[1], cx.output);
         let bias = cx.inputs.len() == 3;
@@ -222,6 +227,11 @@ impl Op for InputGrad {
         conv::supported(conv::INPUT_GRAD, &g.shape(false))
     }
 
+    fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
+        let g = Geometry::of(&self.conv, cx.output, cx.inputs[1], cx.inputs[0]);
+        g.shape(false).facts()
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let g = Geometry::of(&self.conv, cx.output, cx.inputs[1], cx.inputs[0]);
         if cx.variant != PLAIN {
@@ -253,6 +263,11 @@ impl Op for WeightGrad {
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
         let g = Geometry::of(&self.conv, cx.inputs[0], cx.output, cx.inputs[1]);
         conv::supported(conv::WEIGHT_GRAD, &g.shape(false))
+    }
+
+    fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
+        let g = Geometry::of(&self.conv, cx.inputs[0], cx.output, cx.inputs[1]);
+        g.shape(false).facts()
     }
 
     fn lower(&self, cx: &LowerCx) -> Lowering {

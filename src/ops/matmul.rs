@@ -130,6 +130,19 @@ impl Op for MatMul {
         fast::supported(*self, self.dims(cx.inputs[0], cx.inputs[1]), cx.inputs.len() == 3)
     }
 
+    /// Rows, columns and inner length; whether the factors are transposed, which tells the directions of a layer apart.
+    fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
+        let Dims { m, n, k } = self.dims(cx.inputs[0], cx.inputs[1]);
+        vec![
+            ("m", m as u64),
+            ("n", n as u64),
+            ("k", k as u64),
+            ("ta", self.ta.into()),
+            ("tb", self.tb.into()),
+            ("bias", u64::from(cx.inputs.len() == 3)),
+        ]
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let dims = self.dims(cx.inputs[0], cx.inputs[1]);
         let bias = cx.inputs.len() == 3;

@@ -71,6 +71,12 @@ pub trait Op: Kernel<f32> + Kernel<f64> + Debug + Send + Sync + 'static {
         vec![PLAIN]
     }
 
+    /// Named numbers about these shapes, by which the table (`gpu::choice`) may choose a variant; beside those that every op
+    /// has (`gpu::choice::facts`). A name says the same for every shape of the op.
+    fn facts(&self, _cx: &LowerCx) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// The dispatches of variant `cx.variant` (one of [`Op::variants`]).
     fn lower(&self, cx: &LowerCx) -> Lowering;
 

@@ -74,6 +74,33 @@ impl Conv2dShape {
         2.0 * self.y_len() as f64 * (self.c_in / self.groups * self.k_h * self.k_w) as f64
     }
 
+    /// What the table may choose a convolution kernel by: the fields; the output's size; `macs`, the multiply-adds.
+    #[must_use]
+    pub fn facts(&self) -> Vec<(&'static str, u64)> {
+        let u = |v: usize| v as u64;
+        let taps = self.c_in / self.groups.max(1) * self.k_h * self.k_w;
+        vec![
+            ("n", u(self.n)),
+            ("c_in", u(self.c_in)),
+            ("h_in", u(self.h_in)),
+            ("w_in", u(self.w_in)),
+            ("c_out", u(self.c_out)),
+            ("h_out", u(self.h_out())),
+            ("w_out", u(self.w_out())),
+            ("k_h", u(self.k_h)),
+            ("k_w", u(self.k_w)),
+            ("stride_h", u(self.stride_h)),
+            ("stride_w", u(self.stride_w)),
+            ("pad_h", u(self.pad_h)),
+            ("pad_w", u(self.pad_w)),
+            ("dil_h", u(self.dil_h)),
+            ("dil_w", u(self.dil_w)),
+            ("groups", u(self.groups)),
+            ("bias", self.bias.into()),
+            ("macs", self.y_len() as u64 * taps as u64),
+        ]
+    }
+
     /// The constants that every convolution kernel sees.
     #[must_use]
     pub fn consts(&self) -> Vec<(&'static str, Const)> {
