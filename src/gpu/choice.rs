@@ -155,6 +155,7 @@ fn decide(
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::OnceLock;
 
     use super::*;
     use crate::check::Recorded;
@@ -163,9 +164,16 @@ mod tests {
     use crate::ops::registry::registry;
     use crate::shape::Spec;
 
+    type Known = BTreeMap<&'static str, (BTreeSet<&'static str>, BTreeSet<&'static str>)>;
+
     /// For each op that a sample records: the facts that every node of it has, and the variants that some node of it has.
-    fn known() -> BTreeMap<&'static str, (BTreeSet<&'static str>, BTreeSet<&'static str>)> {
-        let mut known: BTreeMap<_, (BTreeSet<_>, BTreeSet<_>)> = BTreeMap::new();
+    fn known() -> &'static Known {
+        static KNOWN: OnceLock<Known> = OnceLock::new();
+        KNOWN.get_or_init(look)
+    }
+
+    fn look() -> Known {
+        let mut known = Known::new();
         for sample in registry().iter().flat_map(|e| e.samples()) {
             let recorded = Recorded::new(&sample, 1).unwrap();
             let graph = recorded.graph();
@@ -230,14 +238,14 @@ mod tests {
 
     #[test]
     fn conditions_and_order_decide() {
-        let table = [
+        const WANTED: &[Rule] = &[
             ruled("op", SOFTWARE, &[is("k", 3), max("c", 8)], &["small"]),
             ruled("op", ANY, &[min("c", 64)], &["wide", "less wide"]),
             rule("op", HARDWARE, &["general"]),
         ];
         let all = [PLAIN, "small", "wide", "less wide", "general"];
         let at = |adapter, facts: &[(&'static str, u64)], supported: &[&'static str]| {
-            decide(&table, "op", adapter, facts, supported)
+            decide(WANTED, "op", adapter, facts, supported)
         };
         assert_eq!(at(Software, &[("k", 3), ("c", 8)], &all), "small");
         assert_eq!(at(Software, &[("k", 3), ("c", 9)], &all), PLAIN);
@@ -247,7 +255,7 @@ mod tests {
         assert_eq!(at(Discrete, &[("c", 64)], &[PLAIN, "less wide", "general"]), "less wide");
         assert_eq!(at(Discrete, &[("c", 64)], &[PLAIN, "general"]), "general", "the next rule that fits is asked");
         assert_eq!(at(Integrated, &[("c", 1), ("c", 64)], &all), "general", "the first fact of a name counts");
-        assert_eq!(decide(&table, "other", Discrete, &[], &all), PLAIN);
+        assert_eq!(decide(WANTED, "other", Discrete, &[], &all), PLAIN);
     }
 
     /// What is chosen for a convolution `[4, c, 16, 16] -> o` and its gradients, and for a linear layer and its gradients.
