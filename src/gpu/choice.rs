@@ -230,7 +230,7 @@ mod tests {
         let taught: &[&str] = &[PLAIN];
         for (op, (_, variants)) in known() {
             for variant in variants.iter().filter(|v| !taught.contains(v)) {
-                let used = TABLE.iter().any(|r| r.op == op && r.prefer.contains(variant));
+                let used = TABLE.iter().any(|r| r.op == *op && r.prefer.contains(variant));
                 assert!(used, "{op} never takes {variant}: give it a rule, or name it here");
             }
         }
