@@ -101,14 +101,15 @@ impl Recorded {
         std::iter::once(self.output).chain(self.grads.iter().map(|g| g.1)).collect()
     }
 
-    /// The kernel variants that some node of it has on such an adapter, the plain one first.
+    /// The kernel variants that some node of it has on such an adapter (see [`LowerCx`]), the plain one first.
     #[must_use]
-    pub fn variants(&self, adapter: AdapterKind) -> Vec<&'static str> {
+    pub fn variants(&self, adapter: AdapterKind, subgroup: Option<u32>) -> Vec<&'static str> {
         let mut all = vec![PLAIN];
         for node in self.graph.nodes() {
             let Some(op) = node.op() else { continue };
             let specs: Vec<_> = node.inputs().iter().map(|&i| self.graph.spec(i)).collect();
-            for variant in op.variants(&LowerCx { inputs: &specs, output: &node.spec, adapter, variant: PLAIN }) {
+            let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup, variant: PLAIN };
+            for variant in op.variants(&cx) {
                 if !all.contains(&variant) {
                     all.push(variant);
                 }

@@ -16,7 +16,7 @@ use wgpu::naga;
 fn check(text: &str, d: &Dispatch) -> Result<(), String> {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP)
         .validate(&module)
         .map_err(|e| e.emit_to_string(text))?;
     let entry = module
@@ -54,7 +54,13 @@ struct Pages {
 
 impl Pages {
     fn check_op(&mut self, op: &dyn Op, inputs: &[&Spec], output: &Spec) {
-        let mut cx = LowerCx { inputs, output, adapter: AdapterKind::Software, variant: PLAIN };
+        for subgroup in [None, Some(4), Some(8), Some(32)] {
+            self.check_for(op, &LowerCx { inputs, output, adapter: AdapterKind::Software, subgroup, variant: PLAIN });
+        }
+    }
+
+    fn check_for(&mut self, op: &dyn Op, cx: &LowerCx) {
+        let mut cx = cx.clone();
         let variants = op.variants(&cx);
         assert_eq!(variants[0], PLAIN, "{}", op.name());
         for variant in variants {

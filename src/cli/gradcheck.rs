@@ -137,7 +137,7 @@ impl Tested {
     fn kernels(&self, recorded: &Recorded) -> Vec<&'static str> {
         match self {
             Self::Cpu => vec!["cpu"],
-            Self::Gpu { gpu, .. } => recorded.variants(gpu.kind),
+            Self::Gpu { gpu, .. } => recorded.variants(gpu.kind, gpu.subgroup),
         }
     }
 

@@ -181,7 +181,7 @@ mod tests {
                 let Some(op) = node.op() else { continue };
                 let specs: Vec<_> = node.inputs().iter().map(|&i| graph.spec(i)).collect();
                 for &adapter in ANY {
-                    let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, variant: PLAIN };
+                    let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup: Some(8), variant: PLAIN };
                     let names: BTreeSet<_> = facts(op.as_ref(), &cx).into_iter().map(|(name, _)| name).collect();
                     let entry = known.entry(op.name()).or_insert_with(|| (names.clone(), BTreeSet::new()));
                     entry.0.retain(|name| names.contains(name));
@@ -273,7 +273,7 @@ mod tests {
         nodes
             .map(|(node, op)| {
                 let specs: Vec<_> = node.inputs().iter().map(|&i| g.spec(i)).collect();
-                let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, variant: PLAIN };
+                let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup: Some(8), variant: PLAIN };
                 (op.name(), choose(op.as_ref(), &cx, &op.variants(&cx)))
             })
             .collect()

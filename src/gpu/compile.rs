@@ -169,7 +169,13 @@ impl Compiled {
                 continue;
             }
             let specs: Vec<&Spec> = inputs.iter().map(|&i| graph.spec(i)).collect();
-            let mut cx = LowerCx { inputs: &specs, output: &node.spec, adapter: gpu.kind, variant: PLAIN };
+            let mut cx = LowerCx {
+                inputs: &specs,
+                output: &node.spec,
+                adapter: gpu.kind,
+                subgroup: gpu.subgroup,
+                variant: PLAIN,
+            };
             let mut supported = op.variants(&cx);
             // A kernel whose scratch the adapter cannot bind does not support the shape here; the plain ones need little.
             supported.retain(|&variant| {

@@ -85,6 +85,8 @@ pub struct Gpu {
     pub summary: AdapterSummary,
     /// What kernels are chosen for.
     pub kind: AdapterKind,
+    /// Invocations in a subgroup, where there are subgroup operations and all subgroups are of one size.
+    pub subgroup: Option<u32>,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) timestamps: bool,
@@ -122,7 +124,11 @@ impl Gpu {
                 })?,
         };
         let adapter = &found[index];
-        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
+        let info = adapter.get_info();
+        let subgroup = (features.contains(wgpu::Features::SUBGROUP)
+            && info.subgroup_min_size == info.subgroup_max_size)
+            .then_some(info.subgroup_min_size);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("radiograd"),
             required_features: features,
@@ -148,7 +154,8 @@ impl Gpu {
         });
         Ok(Self {
             summary: summarise(index, adapter),
-            kind: kind_of(&adapter.get_info()),
+            kind: kind_of(&info),
+            subgroup,
             device,
             queue,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),

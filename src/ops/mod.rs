@@ -242,6 +242,9 @@ pub struct LowerCx<'a> {
     pub output: &'a Spec,
     /// What kind of adapter it is for.
     pub adapter: AdapterKind,
+    /// Invocations in a subgroup, where the adapter has subgroup operations and all its subgroups are of one size. A
+    /// workgroup of that many invocations is then one subgroup.
+    pub subgroup: Option<u32>,
     /// The variant to lower.
     pub variant: &'a str,
 }
