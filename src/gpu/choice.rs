@@ -74,12 +74,12 @@ const fn ruled(
 /// The table. The first rule that fits and names a variant that supports the shapes counts; where there is none, the plain
 /// kernel runs.
 pub static TABLE: &[Rule] = &[
-    rule("conv2d", SOFTWARE, &["regblock"]),
+    rule("conv2d", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d", HARDWARE, &["tiled"]),
-    rule("conv2d_input_grad", SOFTWARE, &["regblock"]),
+    rule("conv2d_input_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_input_grad", HARDWARE, &["tiled"]),
     ruled("conv2d_weight_grad", SOFTWARE, &[is("c_in", 1)], &["grey"]),
-    rule("conv2d_weight_grad", SOFTWARE, &["regblock"]),
+    rule("conv2d_weight_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_weight_grad", HARDWARE, &["tiled"]),
     rule("linear", SOFTWARE, &["regblock"]),
     rule("linear", HARDWARE, &["tiled"]),

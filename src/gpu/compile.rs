@@ -84,6 +84,7 @@ struct Lowered {
     inputs: Vec<NodeId>,
     output: NodeId,
     state: Vec<(VarId, u64, u64)>,
+    companion: Option<NodeId>,
     /// First of its scratch buffers among the requests.
     scratch: usize,
 }
@@ -123,6 +124,12 @@ impl Compiled {
             }
         }
 
+        let companions: HashMap<NodeId, NodeId> = order
+            .iter()
+            .filter(|id| graph.node(**id).op().is_some_and(|op| op.companion()))
+            .map(|&id| (graph.node(id).inputs()[0], id))
+            .collect();
+
         // Lower every node, and collect what memory is asked for.
         let mut lowered: Vec<Lowered> = Vec::new();
         let mut requests: Vec<Request> = Vec::new();
@@ -130,7 +137,7 @@ impl Compiled {
         for &id in &order {
             let node = graph.node(id);
             let Source::Op { op, inputs } = &node.source else { continue };
-            if op.is_view() {
+            if op.is_view() || op.companion() {
                 continue;
             }
             let step = lowered.len();
@@ -142,6 +149,11 @@ impl Compiled {
             if homes[id.index()] == Home::Nowhere {
                 request_of[id.index()] = Some(requests.len());
                 let bytes = node.spec.bytes().max(4) as u64;
+                requests.push(Request { bytes, birth: step, death: step });
+            }
+            if let Some(&companion) = companions.get(&id) {
+                request_of[companion.index()] = Some(requests.len());
+                let bytes = graph.spec(companion).bytes().max(4) as u64;
                 requests.push(Request { bytes, birth: step, death: step });
             }
             if op.packs().is_some() {
@@ -163,6 +175,7 @@ impl Compiled {
                         inputs: vec![input],
                         output: id,
                         state: Vec::new(),
+                        companion: None,
                         scratch,
                     });
                 }
@@ -208,6 +221,7 @@ impl Compiled {
                 inputs: inputs.clone(),
                 output: id,
                 state,
+                companion: companions.get(&id).copied(),
                 scratch,
             });
         }
@@ -329,6 +343,12 @@ impl Compiled {
                         }
                         (home, _) => (home, self.graph.spec(l.output).bytes() as u64, true),
                     },
+                    Arg::Companion => {
+                        let node = l.companion.ok_or_else(|| {
+                            ExecError::Device(format!("{} has no companion", self.graph.describe(l.node)))
+                        })?;
+                        (self.homes[node.index()], self.graph.spec(node).bytes() as u64, true)
+                    }
                     Arg::State(k) => {
                         let (var, offset, bytes) = l.state[k];
                         (Home::Var { var, offset }, bytes, true)

@@ -25,6 +25,8 @@ pub enum Arg {
     Input(usize),
     /// The node's output.
     Output,
+    /// The output of the node's companion (see [`Op::companion`](crate::ops::Op::companion)).
+    Companion,
     /// The K-th persistent variable that the op updates.
     State(usize),
     /// The K-th scratch buffer of this lowering.

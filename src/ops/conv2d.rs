@@ -182,7 +182,7 @@ impl Op for Forward {
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
         let g = Geometry::of(&self.0, cx.inputs[0], cx.inputs[1], cx.output);
-        conv::supported(conv::FORWARD, &g.shape(cx.inputs.len() == 3))
+        conv::supported(conv::FORWARD, &g.shape(cx.inputs.len() == 3), cx.subgroup)
     }
 
     fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
@@ -194,7 +194,7 @@ impl Op for Forward {
         let g = Geometry::of(&self.0, cx.inputs[0], cx.inputs[1], cx.output);
         let bias = cx.inputs.len() == 3;
         if cx.variant != PLAIN {
-            return conv::lower(conv::FORWARD, cx.variant, &g.shape(bias));
+            return conv::lower(conv::FORWARD, cx.variant, &g.shape(bias), cx.subgroup);
         }
         // Without a bias its binding holds the weight, which the kernel then never reads.
         let args = vec![Arg::Input(0), Arg::Input(1), Arg::Input(if bias { 2 } else { 1 }), Arg::Output];
@@ -224,7 +224,7 @@ impl Op for InputGrad {
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
         let g = Geometry::of(&self.conv, cx.output, cx.inputs[1], cx.inputs[0]);
-        conv::supported(conv::INPUT_GRAD, &g.shape(false))
+        conv::supported(conv::INPUT_GRAD, &g.shape(false), cx.subgroup)
     }
 
     fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
@@ -235,7 +235,7 @@ impl Op for InputGrad {
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let g = Geometry::of(&self.conv, cx.output, cx.inputs[1], cx.inputs[0]);
         if cx.variant != PLAIN {
-            return conv::lower(conv::INPUT_GRAD, cx.variant, &g.shape(false));
+            return conv::lower(conv::INPUT_GRAD, cx.variant, &g.shape(false), cx.subgroup);
         }
         plain("grad_input", cx.output.numel(), vec![Arg::Input(0), Arg::Input(1), Arg::Output], &g, false)
     }
@@ -262,7 +262,7 @@ impl Op for WeightGrad {
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
         let g = Geometry::of(&self.conv, cx.inputs[0], cx.output, cx.inputs[1]);
-        conv::supported(conv::WEIGHT_GRAD, &g.shape(false))
+        conv::supported(conv::WEIGHT_GRAD, &g.shape(false), cx.subgroup)
     }
 
     fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
@@ -273,7 +273,7 @@ impl Op for WeightGrad {
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let g = Geometry::of(&self.conv, cx.inputs[0], cx.output, cx.inputs[1]);
         if cx.variant != PLAIN {
-            return conv::lower(conv::WEIGHT_GRAD, cx.variant, &g.shape(false));
+            return conv::lower(conv::WEIGHT_GRAD, cx.variant, &g.shape(false), cx.subgroup);
         }
         plain("grad_weight", cx.output.numel(), vec![Arg::Input(0), Arg::Input(1), Arg::Output], &g, false)
     }

@@ -96,6 +96,12 @@ pub trait Op: Kernel<f32> + Kernel<f64> + Debug + Send + Sync + 'static {
         None
     }
 
+    /// True for an op whose value the dispatches of its input 0 write beside their own (`Arg::Companion`): a kernel with two
+    /// results is recorded as two nodes. On a GPU nothing runs for it.
+    fn companion(&self) -> bool {
+        false
+    }
+
     /// The ranges of persistent variables that it changes.
     fn updates(&self) -> Vec<VarView> {
         Vec::new()

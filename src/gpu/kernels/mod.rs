@@ -1,6 +1,7 @@
 //! How the faster kernels are dispatched: one file a family, each beside its WGSL pages.
 
 pub mod conv_regblock;
+pub mod conv_subgroup;
 pub mod conv_weight_grey;
 pub mod conv_weight_regblock;
 pub mod gemm_tiled;

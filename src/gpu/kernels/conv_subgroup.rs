@@ -1,0 +1,357 @@
+//! Convolution by subgroups: forward and input gradient by one page, weight gradient by another.
+
+use super::grid::{grid, u};
+use super::shapes::Conv2dShape;
+use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, MAX_TURNS};
+
+/// What follows the convolution in the same kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// Nothing.
+    None,
+    /// ReLU.
+    Relu,
+    /// ReLU and a 2x2 max-pool; `codes` keeps the winners in the companion ([`Arg::Companion`]).
+    Pool {
+        /// Whether the gradient will ask for the winners.
+        codes: bool,
+    },
+}
+
+/// What a gradient passes on its way to the convolution's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Nothing.
+    None,
+    /// ReLU, by the activation.
+    Relu,
+    /// A 2x2 max-pool and ReLU, by the codes.
+    Pool,
+}
+
+impl Gate {
+    fn number(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Relu => 1,
+            Self::Pool => 2,
+        }
+    }
+}
+
+/// Most accumulators of an invocation: more spill, and take long to compile.
+const MOST_SUMS: usize = 144;
+/// Most taps: all of them are unrolled.
+const MOST_TAPS: usize = 25;
+/// What loads cost on a software adapter, in multiply-adds: a `vec4`, a single number.
+const LOAD: [usize; 2] = [100, 60];
+
+/// A correlation with any padding, which is what both directions come down to.
+struct Correlation {
+    shape: Conv2dShape,
+    h_out: usize,
+    w_out: usize,
+    pad_h: i64,
+    pad_w: i64,
+    flip: bool,
+    epilogue: Epilogue,
+    gate: Gate,
+}
+
+/// `(x, w, bias) -> y`; `None` where another kernel has to serve.
+#[must_use]
+pub fn forward(p: &Conv2dShape, lanes: Option<u32>, epilogue: Epilogue) -> Option<Lowering> {
+    let c = Correlation {
+        shape: *p,
+        h_out: p.h_out(),
+        w_out: p.w_out(),
+        pad_h: p.pad_h as i64,
+        pad_w: p.pad_w as i64,
+        flip: false,
+        epilogue,
+        gate: Gate::None,
+    };
+    lower(&c, lanes? as usize)
+}
+
+/// `(dy, w) -> dx`, or `(dy, gate, w) -> dx`, for stride 1: the correlation of `dy` with the flipped, transposed weights,
+/// padded by `dil (k - 1) - pad`. `None` for other strides.
+#[must_use]
+pub fn input_grad(p: &Conv2dShape, lanes: Option<u32>, gate: Gate) -> Option<Lowering> {
+    if (p.stride_h, p.stride_w) != (1, 1) {
+        return None;
+    }
+    let shape = Conv2dShape { c_in: p.c_out, c_out: p.c_in, h_in: p.h_out(), w_in: p.w_out(), bias: false, ..*p };
+    let c = Correlation {
+        shape,
+        h_out: p.h_in,
+        w_out: p.w_in,
+        pad_h: (p.dil_h * (p.k_h - 1)) as i64 - p.pad_h as i64,
+        pad_w: (p.dil_w * (p.k_w - 1)) as i64 - p.pad_w as i64,
+        flip: true,
+        epilogue: Epilogue::None,
+        gate,
+    };
+    lower(&c, lanes? as usize)
+}
+
+/// How much of the output a subgroup owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    rows: usize,
+    pixels: usize,
+    /// Whether the inputs are read as vec4s.
+    vec: bool,
+    /// Numbers in front of the first pixel's window, from an aligned address.
+    lead: usize,
+}
+
+/// Numbers, or vec4s of them, of the tile's inputs: rows and columns.
+fn window(c: &Correlation, t: &Tile) -> [usize; 2] {
+    let p = &c.shape;
+    let rows = (t.rows - 1) * p.stride_h + (p.k_h - 1) * p.dil_h + 1;
+    let span = t.lead + (t.pixels - 1) * p.stride_w + (p.k_w - 1) * p.dil_w + 1;
+    [rows, if t.vec { span.div_ceil(4) } else { span }]
+}
+
+/// Output channels an invocation owns: as many as keep all lanes busy.
+fn channels(c_out: usize, lanes: usize) -> usize {
+    match c_out.div_ceil(lanes) {
+        0 | 1 => 1,
+        2 => 2,
+        _ => 4,
+    }
+}
+
+/// The tile that costs least for the whole output.
+fn choose(c: &Correlation, h: usize, w: usize, ob: usize, lanes: usize) -> Option<Tile> {
+    let p = &c.shape;
+    let taps = p.k_h * p.k_w;
+    let pooled = matches!(c.epilogue, Epilogue::Pool { .. });
+    let mut best: Option<(usize, Tile)> = None;
+    for pixels in 1..=16 {
+        for rows in 1..=8 {
+            if rows * pixels * ob > MOST_SUMS || (pooled && (rows % 2 != 0 || pixels % 2 != 0)) {
+                continue;
+            }
+            // The words of codes are written whole.
+            if pooled && pixels % 8 != 0 && pixels < w {
+                continue;
+            }
+            let vec = p.w_in.is_multiple_of(4) && (pixels * p.stride_w).is_multiple_of(4);
+            let lead = if vec { (-c.pad_w).rem_euclid(4) as usize } else { 0 };
+            let t = Tile { rows, pixels, vec, lead };
+            let [r, cols] = window(c, &t);
+            let loads = (r * cols).div_ceil(lanes) * if vec { LOAD[0] } else { LOAD[1] };
+            let weights = taps * if ob == 1 { LOAD[1] } else { LOAD[0] };
+            let cost = h.div_ceil(rows) * w.div_ceil(pixels) * (taps * rows * pixels * ob + loads + weights);
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, t));
+            }
+        }
+    }
+    best.map(|(_, t)| t)
+}
+
+fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
+    let p = &c.shape;
+    let empty = [p.n, p.c_in, p.c_out, c.h_out, c.w_out, p.h_in, p.w_in].contains(&0);
+    let wide = p.dil_h * (p.k_h - 1) > 16 || p.dil_w * (p.k_w - 1) > 16 || p.stride_h > 4 || p.stride_w > 4;
+    if p.groups != 1 || p.k_h * p.k_w > MOST_TAPS || wide || empty || p.c_in > MAX_TURNS {
+        return None;
+    }
+    let pooled = matches!(c.epilogue, Epilogue::Pool { .. });
+    let (h, w) = if pooled { (c.h_out / 2 * 2, c.w_out / 2 * 2) } else { (c.h_out, c.w_out) };
+    if h * w == 0 || (c.gate == Gate::Pool && (p.h_in < 2 || p.w_in < 2)) {
+        return None;
+    }
+    let ob = channels(p.c_out, lanes);
+    let tile = choose(c, h, w, ob, lanes)?;
+    let blocks = p.c_out.div_ceil(ob).next_multiple_of(lanes);
+    let packed = blocks * ob * p.c_in * p.k_h * p.k_w;
+    let (repack_groups, repack_row) = grid(packed, 64)?;
+    let tiles = blocks / lanes * w.div_ceil(tile.pixels) * h.div_ceil(tile.rows) * p.n;
+    let (groups, row) = grid(tiles, 1)?;
+    let (width, per_store) = if pooled { (c.w_out / 2, 8) } else { (c.w_out, 4) };
+    let y_vec = width.is_multiple_of(4) && tile.pixels.is_multiple_of(per_store);
+    let gated = usize::from(c.gate != Gate::None);
+    let mut args: Vec<Arg> = (0..=gated).map(Arg::Input).collect();
+    args.push(Arg::Scratch(0));
+    if p.bias {
+        args.push(Arg::Input(2));
+    }
+    args.push(Arg::Output);
+    let codes = c.epilogue == Epilogue::Pool { codes: true };
+    if codes {
+        args.push(Arg::Companion);
+    }
+    let repack = Dispatch {
+        shader: "conv2d_repack.wgsl",
+        entry: "repack",
+        consts: vec![
+            ("C_IN", u(p.c_in)),
+            ("C_OUT", u(p.c_out)),
+            ("K_H", u(p.k_h)),
+            ("K_W", u(p.k_w)),
+            ("OB", u(ob * lanes)),
+            ("FLIP", Const::B(c.flip)),
+            ("ROW", u(repack_row)),
+        ],
+        args: vec![Arg::Input(1 + gated), Arg::Scratch(0)],
+        groups: repack_groups,
+    };
+    let epilogue = match c.epilogue {
+        Epilogue::None => 0,
+        Epilogue::Relu => 1,
+        Epilogue::Pool { .. } => 2,
+    };
+    let convolve = Dispatch {
+        shader: "conv2d_subgroup.wgsl",
+        entry: "forward",
+        consts: vec![
+            ("N", u(p.n)),
+            ("C_IN", u(p.c_in)),
+            ("H_IN", u(p.h_in)),
+            ("W_IN", u(p.w_in)),
+            ("C_OUT", u(p.c_out)),
+            ("H_OUT", u(c.h_out)),
+            ("W_OUT", u(c.w_out)),
+            ("H_TILED", u(h)),
+            ("W_TILED", u(w)),
+            ("K_H", u(p.k_h)),
+            ("K_W", u(p.k_w)),
+            ("STRIDE_H", u(p.stride_h)),
+            ("STRIDE_W", u(p.stride_w)),
+            ("PAD_H", Const::I(c.pad_h as i32)),
+            ("PAD_W", Const::I(c.pad_w as i32)),
+            ("DIL_H", u(p.dil_h)),
+            ("DIL_W", u(p.dil_w)),
+            ("BIAS", Const::B(p.bias)),
+            ("EPILOGUE", u(epilogue)),
+            ("CODES", Const::B(codes)),
+            ("GATE", u(c.gate.number())),
+            ("LANES", u(lanes)),
+            ("OB", u(ob)),
+            ("RB", u(tile.rows)),
+            ("PB", u(tile.pixels)),
+            ("X_VEC", Const::B(tile.vec)),
+            ("LEAD", u(tile.lead)),
+            ("Y_VEC", Const::B(y_vec)),
+            ("ROW", u(row)),
+        ],
+        args,
+        groups,
+    };
+    Some(Lowering { dispatches: vec![repack, convolve], scratch: vec![packed] })
+}
+
+/// How much of the sum and of the result an invocation of the weight gradient has at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Patch {
+    rows: usize,
+    pixels: usize,
+    /// Whether x, and the gradient, are read as vec4s.
+    x_vec: bool,
+    d_vec: bool,
+    lead: usize,
+}
+
+/// `(x, dy) -> dw`, or `(x, dy, gate) -> dw`; `None` where another kernel has to serve.
+#[must_use]
+pub fn weight_grad(p: &Conv2dShape, lanes: Option<u32>, gate: Gate) -> Option<Lowering> {
+    let lanes = lanes? as usize;
+    let pooled = gate == Gate::Pool;
+    let tiled = |size: usize| if pooled { size / 2 * 2 } else { size };
+    let (h, w) = (tiled(p.h_out()), tiled(p.w_out()));
+    let wide = p.dil_h * (p.k_h - 1) > 16 || p.dil_w * (p.k_w - 1) > 16 || p.stride_h > 4 || p.stride_w > 4;
+    if p.groups != 1 || p.k_w > 11 || wide || [h * w, p.x_len(), p.w_len()].contains(&0) {
+        return None;
+    }
+    let ob = channels(p.c_out, lanes);
+    // All rows of taps where they fit; else one at a time.
+    let kb = if ob * p.k_h * p.k_w <= MOST_SUMS { p.k_h } else { 1 };
+    let ib = (MOST_SUMS / (ob * kb * p.k_w)).clamp(1, 8).min(p.c_in);
+    let patch = patch(p, [h, w], [ob, ib, kb], lanes, pooled);
+    let tiles = p.c_out.div_ceil(ob * lanes) * p.c_in.div_ceil(ib) * p.k_h.div_ceil(kb);
+    let items = p.n * h.div_ceil(patch.rows);
+    // Some dozens of workgroups for all cores, and no more turns of the loops than software Vulkan allows.
+    let splits = 64usize.div_ceil(tiles).max((items * w.div_ceil(patch.pixels)).div_ceil(MAX_TURNS / 2)).min(items);
+    let (groups, row) = grid(tiles * splits, 1)?;
+    let (sum_groups, sum_row) = grid(p.w_len(), 64)?;
+    let mut args = vec![Arg::Input(0), Arg::Input(1)];
+    if gate != Gate::None {
+        args.push(Arg::Input(2));
+    }
+    args.push(Arg::Scratch(0));
+    let gradient = Dispatch {
+        shader: "conv2d_wgrad_subgroup.wgsl",
+        entry: "weight_grad",
+        consts: vec![
+            ("N", u(p.n)),
+            ("C_IN", u(p.c_in)),
+            ("H_IN", u(p.h_in)),
+            ("W_IN", u(p.w_in)),
+            ("C_OUT", u(p.c_out)),
+            ("H_OUT", u(p.h_out())),
+            ("W_OUT", u(p.w_out())),
+            ("H_TILED", u(h)),
+            ("W_TILED", u(w)),
+            ("K_H", u(p.k_h)),
+            ("K_W", u(p.k_w)),
+            ("STRIDE_H", u(p.stride_h)),
+            ("STRIDE_W", u(p.stride_w)),
+            ("PAD_H", Const::I(p.pad_h as i32)),
+            ("PAD_W", Const::I(p.pad_w as i32)),
+            ("DIL_H", u(p.dil_h)),
+            ("DIL_W", u(p.dil_w)),
+            ("GATE", u(gate.number())),
+            ("LANES", u(lanes)),
+            ("OB", u(ob)),
+            ("IB", u(ib)),
+            ("KB", u(kb)),
+            ("RB", u(patch.rows)),
+            ("PB", u(patch.pixels)),
+            ("X_VEC", Const::B(patch.x_vec)),
+            ("D_VEC", Const::B(patch.d_vec)),
+            ("LEAD", u(patch.lead)),
+            ("SPLITS", u(splits)),
+            ("ROW", u(row)),
+        ],
+        args,
+        groups,
+    };
+    let sum = Dispatch {
+        shader: "sum_partials.wgsl",
+        entry: "sum_partials",
+        consts: vec![("LEN", u(p.w_len())), ("SPLITS", u(splits)), ("BIAS", Const::B(false)), ("ROW", u(sum_row))],
+        args: vec![Arg::Scratch(0), Arg::Output],
+        groups: sum_groups,
+    };
+    Some(Lowering { dispatches: vec![gradient, sum], scratch: vec![splits * p.w_len()] })
+}
+
+/// The patch that costs least for the whole sum.
+fn patch(p: &Conv2dShape, [h, w]: [usize; 2], [ob, ib, kb]: [usize; 3], lanes: usize, pooled: bool) -> Patch {
+    // With few sums to hold, both rows of a pooling window are at hand together.
+    let rows = if pooled && ob * ib * kb * p.k_w <= MOST_SUMS / 2 { 2 } else { 1 };
+    let all = if pooled { [8usize, 6, 4, 2].as_slice() } else { [8, 7, 6, 5, 4, 3, 2, 1].as_slice() };
+    let pixels = all.iter().copied().filter(|&pixels| !pooled || pixels == 8 || pixels >= w);
+    let patches = pixels.map(|pixels| {
+        let x_vec = p.w_in.is_multiple_of(4) && (pixels * p.stride_w).is_multiple_of(4);
+        let stored = if pooled { [p.w_out() / 2, pixels / 2] } else { [p.w_out(), pixels] };
+        let d_vec = stored[0].is_multiple_of(4) && stored[1].is_multiple_of(4);
+        let lead = if x_vec { (-(p.pad_w as i64)).rem_euclid(4) as usize } else { 0 };
+        Patch { rows, pixels, x_vec, d_vec, lead }
+    });
+    let cost = |t: &Patch| {
+        let span = t.lead + (t.pixels - 1) * p.stride_w + (p.k_w - 1) * p.dil_w + 1;
+        let in_rows = (t.rows - 1) * p.stride_h + (kb - 1) * p.dil_h + 1;
+        let columns = if t.x_vec { span.div_ceil(4) } else { span };
+        let x_loads = (ib * in_rows * columns).div_ceil(lanes) * LOAD[usize::from(!t.x_vec)];
+        let read = if pooled { t.pixels / 2 } else { t.pixels * t.rows };
+        let d_loads = ob * if t.d_vec { read / 4 * LOAD[0] } else { read * LOAD[1] };
+        let sums = ob * ib * kb * p.k_w * t.rows * t.pixels;
+        h.div_ceil(t.rows) * w.div_ceil(t.pixels) * (sums + x_loads + d_loads)
+    };
+    patches.min_by_key(cost).expect("there are candidates")
+}
