@@ -108,7 +108,8 @@ impl Recorded {
         for node in self.graph.nodes() {
             let Some(op) = node.op() else { continue };
             let specs: Vec<_> = node.inputs().iter().map(|&i| self.graph.spec(i)).collect();
-            let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup, variant: PLAIN };
+            let cx =
+                LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup, companion: false, variant: PLAIN };
             for variant in op.variants(&cx) {
                 if !all.contains(&variant) {
                     all.push(variant);

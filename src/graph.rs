@@ -150,7 +150,7 @@ impl Graph {
         Ok(self.add_node(node))
     }
 
-    fn add_node(&mut self, node: Node) -> NodeId {
+    pub(crate) fn add_node(&mut self, node: Node) -> NodeId {
         let id = NodeId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         self.nodes.push(node);
         id

@@ -47,6 +47,7 @@ pub mod cpu;
 pub mod data;
 pub mod exec;
 pub mod fsio;
+pub mod fuse;
 pub mod gpu;
 pub mod graph;
 pub mod metrics;

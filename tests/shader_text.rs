@@ -55,7 +55,10 @@ struct Pages {
 impl Pages {
     fn check_op(&mut self, op: &dyn Op, inputs: &[&Spec], output: &Spec) {
         for subgroup in [None, Some(4), Some(8), Some(32)] {
-            self.check_for(op, &LowerCx { inputs, output, adapter: AdapterKind::Software, subgroup, variant: PLAIN });
+            for companion in [false, true] {
+                let adapter = AdapterKind::Software;
+                self.check_for(op, &LowerCx { inputs, output, adapter, subgroup, companion, variant: PLAIN });
+            }
         }
     }
 

@@ -191,8 +191,14 @@ impl Recorded {
         let node = self.graph.node(self.output);
         let Some(op) = node.op() else { return (vec![PLAIN], PLAIN) };
         let specs: Vec<_> = node.inputs().iter().map(|&i| self.graph.spec(i)).collect();
-        let cx =
-            LowerCx { inputs: &specs, output: &node.spec, adapter: gpu.kind, subgroup: gpu.subgroup, variant: PLAIN };
+        let cx = LowerCx {
+            inputs: &specs,
+            output: &node.spec,
+            adapter: gpu.kind,
+            subgroup: gpu.subgroup,
+            companion: false,
+            variant: PLAIN,
+        };
         let supported = op.variants(&cx);
         let chosen = choose(op.as_ref(), &cx, &supported);
         (supported, chosen)

@@ -103,6 +103,12 @@ impl Workload {
         Ok(Self { model, batch, seed, host, store, step })
     }
 
+    /// The random images.
+    #[must_use]
+    pub fn images(&self) -> &Images {
+        &self.host
+    }
+
     /// Measures it. The program stays compiled.
     ///
     /// # Errors

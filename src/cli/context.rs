@@ -20,11 +20,14 @@ pub struct Context {
     pub json: bool,
     /// Results and errors only.
     pub quiet: bool,
+    /// Run each op as it was recorded.
+    pub no_fuse: bool,
 }
 
 impl Context {
     pub(super) fn new(global: &Global) -> Self {
-        Self { device: global.device, seed: global.seed, json: global.json, quiet: global.quiet }
+        let Global { device, seed, json, quiet, no_fuse } = *global;
+        Self { device, seed, json, quiet, no_fuse }
     }
 
     /// Opens the device that was asked for, and says as the first line which one it is and why.
@@ -32,7 +35,10 @@ impl Context {
     /// # Errors
     /// There is no such device, or it does not open.
     pub fn open(&self) -> Result<Opened, Failure> {
-        let opened = device::open_device(self.device)?;
+        let mut opened = device::open_device(self.device)?;
+        if let Some(gpu) = opened.device.gpu_mut() {
+            gpu.set_fusion(!self.no_fuse);
+        }
         if !self.quiet {
             let line = format!("device: {}: {}", opened.device.describe(), opened.reason);
             if self.json { note(&line) } else { print(&format!("{line}\n"))? }

@@ -40,13 +40,17 @@ pub(super) struct Args {
     /// The whole training step (batch, forward, loss, backward, Adam) instead of the evaluation pass
     #[arg(long)]
     train: bool,
+    /// The graph that a GPU runs, after the fusion pass, instead of the one that was recorded
+    #[arg(long, conflicts_with = "no_fuse")]
+    fused: bool,
 }
 
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
     node: NodeRow,
-    /// The kernel that runs; none for inputs, variables, views, and what nothing needs.
+    /// The kernel that runs, or `fused` for a node that lies inside another's kernel; none for inputs, variables, views, and
+    /// what nothing needs.
     kernel: Option<&'static str>,
 }
 
@@ -56,6 +60,8 @@ struct Report {
     network: Summary,
     batch: usize,
     train: bool,
+    /// Whether these are the nodes after the fusion pass.
+    fused: bool,
     nodes: Vec<Row>,
     parameters: usize,
     flops: u64,
@@ -86,16 +92,33 @@ fn record(args: &Args, model: &Model, seed: u32) -> Result<(Arc<Graph>, ParamSto
 pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let model = Model::new(&args.model, [args.channels, args.size.height, args.size.width], args.classes)?;
     let network = Summary::new(&model, args.batch)?;
-    let (graph, store, roots) = record(&args, &model, cx.seed.unwrap_or(0))?;
+    let (mut graph, store, roots) = record(&args, &model, cx.seed.unwrap_or(0))?;
     let mut opened = cx.open()?;
     let device = opened.report();
+    if args.fused && opened.device.gpu().is_none() {
+        let what = "--fused: the CPU executor runs every op as it was recorded; choose a GPU with --device gpu";
+        return Err(Failure::Message(what.to_owned()));
+    }
     let mut memory = None;
     let mut kernels: HashMap<usize, &'static str> = HashMap::new();
     if let Some(gpu) = opened.device.gpu_mut() {
         use crate::exec::Executor as _;
         gpu.load(&store)?;
         let program = gpu.compile(&graph, &roots)?;
-        kernels = gpu.variants(program).into_iter().map(|(id, v)| (id.index(), v)).collect();
+        let of_runs: HashMap<NodeId, &'static str> = gpu.variants(program).into_iter().collect();
+        if args.fused {
+            graph = Arc::clone(gpu.graph(program));
+            kernels.extend(of_runs.iter().map(|(id, v)| (id.index(), *v)));
+        } else {
+            let live = graph.live(&roots);
+            for id in graph.ids().filter(|id| live[id.index()] && graph.node(*id).op().is_some()) {
+                let kernel = match gpu.place(program, id) {
+                    Some(place) => of_runs.get(&place).copied(),
+                    None => Some("fused"),
+                };
+                kernels.extend(kernel.map(|k| (id.index(), k)));
+            }
+        }
         memory = Some((gpu.memory(program), gpu.variable_bytes()));
     } else {
         let live = graph.live(&roots);
@@ -108,6 +131,7 @@ pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         device,
         batch: args.batch,
         train: args.train,
+        fused: args.fused,
         parameters: network.parameters,
         flops: nodes.iter().map(|r| r.node.flops).sum(),
         bytes: nodes.iter().map(|r| r.node.bytes).sum(),
@@ -122,7 +146,8 @@ pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
 
 fn text(report: &Report) -> String {
     let what = if report.train { "training step" } else { "evaluation pass" };
-    let caption = format!("Every node of one {what}, batch {}", report.batch);
+    let fused = if report.fused { ", after the fusion pass" } else { "" };
+    let caption = format!("Every node of one {what}, batch {}{fused}", report.batch);
     let mut table = Table::new(
         caption,
         [">node", "op", "detail", "layer", "pass", "reads", "shape", ">parameters", ">FLOPs", ">bytes", "kernel"],

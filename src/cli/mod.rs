@@ -57,6 +57,9 @@ pub struct Global {
     /// Decides everything random; 0 where neither this nor a config file names one
     #[arg(long, global = true, value_name = "N")]
     seed: Option<u32>,
+    /// On a GPU, run each op as it was recorded, without the fusion of convolution, ReLU and pooling
+    #[arg(long, global = true)]
+    no_fuse: bool,
     /// Print one JSON document on stdout; everything else goes to stderr
     #[arg(long, global = true)]
     json: bool,

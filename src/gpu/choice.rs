@@ -76,6 +76,11 @@ const fn ruled(
 pub static TABLE: &[Rule] = &[
     rule("conv2d", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d", HARDWARE, &["tiled"]),
+    rule("conv2d_relu", SOFTWARE, &["subgroup"]),
+    rule("conv2d_relu_max_pool2d", SOFTWARE, &["subgroup"]),
+    rule("conv2d_block_input_grad", SOFTWARE, &["subgroup"]),
+    rule("conv2d_block_weight_grad", SOFTWARE, &["subgroup"]),
+    rule("conv2d_block_bias_grad", ANY, &["split"]),
     rule("conv2d_input_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_input_grad", HARDWARE, &["tiled"]),
     ruled("conv2d_weight_grad", SOFTWARE, &[is("c_in", 1)], &["grey"]),
@@ -181,7 +186,14 @@ mod tests {
                 let Some(op) = node.op() else { continue };
                 let specs: Vec<_> = node.inputs().iter().map(|&i| graph.spec(i)).collect();
                 for &adapter in ANY {
-                    let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup: Some(8), variant: PLAIN };
+                    let cx = LowerCx {
+                        inputs: &specs,
+                        output: &node.spec,
+                        adapter,
+                        subgroup: Some(8),
+                        companion: false,
+                        variant: PLAIN,
+                    };
                     let names: BTreeSet<_> = facts(op.as_ref(), &cx).into_iter().map(|(name, _)| name).collect();
                     let entry = known.entry(op.name()).or_insert_with(|| (names.clone(), BTreeSet::new()));
                     entry.0.retain(|name| names.contains(name));
@@ -273,7 +285,14 @@ mod tests {
         nodes
             .map(|(node, op)| {
                 let specs: Vec<_> = node.inputs().iter().map(|&i| g.spec(i)).collect();
-                let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup: Some(8), variant: PLAIN };
+                let cx = LowerCx {
+                    inputs: &specs,
+                    output: &node.spec,
+                    adapter,
+                    subgroup: Some(8),
+                    companion: false,
+                    variant: PLAIN,
+                };
                 (op.name(), choose(op.as_ref(), &cx, &op.variants(&cx)))
             })
             .collect()
@@ -288,7 +307,8 @@ mod tests {
             choices(Software, 32, 64, &same).iter().map(|c| c.0).collect::<Vec<_>>(),
             ["conv2d", "linear", "conv2d_input_grad", "conv2d_weight_grad", "matmul", "matmul"]
         );
-        assert_eq!(of(Software, 32, 64, &same), ["regblock"; 6]);
+        assert_eq!(of(Software, 32, 64, &same)[..2], ["subgroup", "regblock"]);
+        assert_eq!(of(Software, 32, 64, &same)[2..], ["subgroup", "subgroup", "regblock", "regblock"]);
         assert_eq!(of(Discrete, 32, 64, &same), ["tiled"; 6]);
         assert_eq!(of(Integrated, 32, 64, &same), ["tiled"; 6]);
         assert_eq!(of(Software, 1, 32, &same)[3], "grey");

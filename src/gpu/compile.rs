@@ -64,6 +64,8 @@ pub(super) struct Compiled {
     pub(super) steps: Vec<Step>,
     pub(super) bytes: u64,
     pub(super) lower_bound: u64,
+    /// For a fused graph: where the nodes of the recorded one are in it.
+    pub(super) places: Option<Vec<Option<NodeId>>>,
     homes: Vec<Home>,
     kept: Vec<bool>,
     upload: wgpu::Buffer,
@@ -187,6 +189,7 @@ impl Compiled {
                 output: &node.spec,
                 adapter: gpu.kind,
                 subgroup: gpu.subgroup,
+                companion: companions.contains_key(&id),
                 variant: PLAIN,
             };
             let mut supported = op.variants(&cx);
@@ -293,6 +296,7 @@ impl Compiled {
             steps: Vec::with_capacity(lowered.len()),
             bytes: plan.total() + gradients + upload_bytes,
             lower_bound: lower_bound(&requests) + gradients + upload_bytes,
+            places: None,
             homes,
             kept,
             upload,
@@ -388,8 +392,17 @@ impl Compiled {
         Ok(Step { node: l.node, variant: l.variant, flops: l.flops, dispatches })
     }
 
+    /// Where a recorded node is in the graph that runs.
+    pub(super) fn place(&self, node: NodeId) -> Option<NodeId> {
+        match &self.places {
+            None => Some(node),
+            Some(places) => places.get(node.index()).copied().flatten(),
+        }
+    }
+
     /// Notes an input for the next run.
     pub(super) fn set(&mut self, input: NodeId, value: &Tensor) -> Result<(), ExecError> {
+        let Some(input) = self.place(input) else { return Ok(()) };
         let expected = self.graph.spec(input);
         if *expected != value.spec() {
             let node = self.graph.describe(input);
@@ -422,6 +435,7 @@ impl Compiled {
     }
 
     pub(super) fn read(&self, gpu: &Gpu, vars: &Buffers, node: NodeId) -> Result<Tensor, ExecError> {
+        let node = self.place(node).ok_or_else(|| ExecError::NotKept("a node inside a fused kernel".to_owned()))?;
         let home = self.homes[node.index()];
         let stays = !matches!(home, Home::Planned(_) | Home::Nowhere);
         if !self.kept[node.index()] && !stays || home == Home::Nowhere {

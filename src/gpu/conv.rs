@@ -50,3 +50,21 @@ fn try_lower(direction: Direction, variant: &str, s: &Conv2dShape, subgroup: Opt
         _ => None,
     }
 }
+
+/// The forward kernel of a convolution with what follows it, for adapters with subgroups; `None` where there is none.
+#[must_use]
+pub fn forward_block(shape: &Conv2dShape, subgroup: Option<u32>, epilogue: Epilogue) -> Option<Lowering> {
+    conv_subgroup::forward(shape, subgroup, epilogue)
+}
+
+/// `(dy, gate, w) -> dx`, likewise.
+#[must_use]
+pub fn input_grad_block(shape: &Conv2dShape, subgroup: Option<u32>, gate: Gate) -> Option<Lowering> {
+    conv_subgroup::input_grad(shape, subgroup, gate)
+}
+
+/// `(x, dy, gate) -> dw`, likewise.
+#[must_use]
+pub fn weight_grad_block(shape: &Conv2dShape, subgroup: Option<u32>, gate: Gate) -> Option<Lowering> {
+    conv_subgroup::weight_grad(shape, subgroup, gate)
+}

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use super::choice::choose;
 use super::compile::Compiled;
 use super::device::Gpu;
 use super::memory::{Buffers, bytes_of, tensor_of};
 use super::pipelines::Pipelines;
 use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
+use crate::fuse::{Fused, fuse};
 use crate::graph::{Graph, NodeId};
+use crate::ops::{LowerCx, PLAIN};
 use crate::store::{ParamStore, VarId};
 use crate::tensor::Tensor;
 
@@ -20,6 +23,9 @@ pub struct Options {
     pub guards: bool,
     /// Take this variant wherever an op has it, and the plain kernel elsewhere; `None` leaves it to the table.
     pub variant: Option<String>,
+    /// Run each op as it was recorded, without the fusion pass ([`crate::fuse`]). Nothing is fused either where `variant`
+    /// is set.
+    pub no_fuse: bool,
 }
 
 /// Holds variables on a GPU and replays graphs there.
@@ -62,6 +68,11 @@ impl Executor {
         Self { gpu, options, pipelines, vars: Buffers::default(), programs: Vec::new(), in_flight: Default::default() }
     }
 
+    /// Whether programs compiled from here on go through the fusion pass.
+    pub fn set_fusion(&mut self, on: bool) {
+        self.options.no_fuse = !on;
+    }
+
     /// The device.
     #[must_use]
     pub fn gpu(&self) -> &Gpu {
@@ -85,7 +96,32 @@ impl Executor {
         self.vars.total()
     }
 
-    /// The kernel variant that was chosen for each node that runs.
+    /// The graph that runs: the recorded one, or what the fusion pass made of it.
+    #[must_use]
+    pub fn graph(&self, p: Program) -> &Arc<Graph> {
+        &self.program(p).graph
+    }
+
+    /// Where a recorded node is in [`Self::graph`]; `None` for one that lies inside a fused kernel.
+    #[must_use]
+    pub fn place(&self, p: Program, node: NodeId) -> Option<NodeId> {
+        self.program(p).place(node)
+    }
+
+    /// The graph after the fusion pass, if that finds something to fuse for this device.
+    #[must_use]
+    pub fn fuse(&self, graph: &Graph, roots: &[NodeId]) -> Option<Fused> {
+        if self.options.no_fuse || self.options.variant.is_some() {
+            return None;
+        }
+        fuse(graph, roots, |op, inputs, output| {
+            let (adapter, subgroup) = (self.gpu.kind, self.gpu.subgroup);
+            let cx = LowerCx { inputs, output, adapter, subgroup, companion: false, variant: PLAIN };
+            choose(op, &cx, &op.variants(&cx)) != PLAIN
+        })
+    }
+
+    /// The kernel variant that was chosen for each node of [`Self::graph`] that runs.
     #[must_use]
     pub fn variants(&self, p: Program) -> Vec<(NodeId, &'static str)> {
         self.program(p).steps.iter().map(|s| (s.node, s.variant)).collect()
@@ -197,7 +233,18 @@ impl ExecutorTrait for Executor {
     }
 
     fn compile(&mut self, graph: &Arc<Graph>, roots: &[NodeId]) -> Result<Program, ExecError> {
-        let compiled = Compiled::new(&self.gpu, &mut self.pipelines, &self.options, &self.vars, graph, roots)?;
+        let fused = self.fuse(graph, roots);
+        let compiled = match fused {
+            None => Compiled::new(&self.gpu, &mut self.pipelines, &self.options, &self.vars, graph, roots)?,
+            Some(Fused { graph, places, .. }) => {
+                let roots: Vec<NodeId> = roots.iter().filter_map(|r| places[r.index()]).collect();
+                let graph = Arc::new(graph);
+                let mut compiled =
+                    Compiled::new(&self.gpu, &mut self.pipelines, &self.options, &self.vars, &graph, &roots)?;
+                compiled.places = Some(places);
+                compiled
+            }
+        };
         self.programs.push(Some(compiled));
         Ok(Program(self.programs.len() - 1))
     }

@@ -91,6 +91,19 @@ impl Dispatch {
     }
 }
 
+impl Dispatch {
+    /// Adds `splits` partial results of `len` numbers each, which lie in scratch buffer 0, into the output, in their order.
+    #[must_use]
+    pub fn sum_partials(len: usize, splits: usize) -> Self {
+        let u = |v: usize| Const::U(v as u32);
+        let (groups, row) = fold(len.div_ceil(64));
+        let consts =
+            vec![("LEN", u(len)), ("SPLITS", u(splits)), ("BIAS", Const::B(false)), ("ROW", Const::U(row * 64))];
+        let args = vec![Arg::Scratch(0), Arg::Output];
+        Self { shader: "sum_partials.wgsl", entry: "sum_partials", consts, args, groups }
+    }
+}
+
 /// Folds a number of workgroups into two axes; returns them and the width of a row.
 #[must_use]
 pub fn fold(groups: usize) -> ([u32; 3], u32) {

@@ -19,6 +19,8 @@ pub static PAGES: &[(&str, &str)] = pages![
     "channel_stats_split.wgsl",
     "concat.wgsl",
     "conv2d.wgsl",
+    "conv2d_block.wgsl",
+    "conv2d_block_bias_grad.wgsl",
     "conv2d_grey_wgrad.wgsl",
     "conv2d_nhwc.wgsl",
     "conv2d_pad.wgsl",

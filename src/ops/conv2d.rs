@@ -293,7 +293,7 @@ fn products(weight: &Spec, output: &Spec) -> u64 {
     2 * per_output as u64 * output.numel() as u64
 }
 
-fn plain(entry: &'static str, count: usize, args: Vec<Arg>, g: &Geometry, bias: bool) -> Lowering {
+pub(super) fn plain(entry: &'static str, count: usize, args: Vec<Arg>, g: &Geometry, bias: bool) -> Lowering {
     let consts = g.shape(bias).consts();
     let dispatch = Dispatch::elementwise("conv2d.wgsl", entry, count, args, consts);
     let groups = g.conv.groups;

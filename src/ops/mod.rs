@@ -4,6 +4,7 @@
 //! An op is a small value (its parameters) that implements [`Op`] and, for both number types, [`Kernel`]. The page also
 //! gives `Graph` a method that records it.
 
+use std::any::Any;
 use std::fmt::Debug;
 
 use crate::autodiff::Backward;
@@ -20,6 +21,7 @@ pub mod binary;
 pub mod channel_stats;
 pub mod concat;
 pub mod conv2d;
+pub mod conv2d_block;
 pub mod count_correct;
 pub mod cross_entropy;
 pub mod dropout;
@@ -41,7 +43,7 @@ pub mod sum_to;
 pub mod write_rows;
 
 /// What the graph, the executors and the tests ask of an op.
-pub trait Op: Kernel<f32> + Kernel<f64> + Debug + Send + Sync + 'static {
+pub trait Op: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     /// The name under which it stands in the registry, in tables and in errors.
     fn name(&self) -> &'static str;
 
@@ -251,6 +253,8 @@ pub struct LowerCx<'a> {
     /// Invocations in a subgroup, where the adapter has subgroup operations and all its subgroups are of one size. A
     /// workgroup of that many invocations is then one subgroup.
     pub subgroup: Option<u32>,
+    /// Whether something asks for the value of the op's companion.
+    pub companion: bool,
     /// The variant to lower.
     pub variant: &'a str,
 }

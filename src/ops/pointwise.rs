@@ -126,6 +126,14 @@ pub struct Pointwise {
 #[derive(Clone, Debug)]
 pub struct PointwiseGrad(pub Pointwise);
 
+impl Pointwise {
+    /// Whether it is ReLU.
+    #[must_use]
+    pub fn is_relu(&self) -> bool {
+        std::ptr::eq(self.row, &RELU)
+    }
+}
+
 const CHUNK: usize = 1 << 14;
 
 impl<T: Real> Kernel<T> for Pointwise {

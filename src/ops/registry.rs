@@ -2,11 +2,12 @@
 //! that lacks samples. The three that change persistent variables (`optimizer_step`, `ema_update`, `write_rows`) are tested
 //! in `tests/updates.rs` and beside their code.
 
+use super::conv2d_block::Post;
 use super::sample::Sample;
 use super::{
     adaptive_avg_pool2d, avg_pool2d, batch_norm2d, bce_with_logits, binary, channel_stats, concat, conv2d,
-    count_correct, cross_entropy, dropout, gather, grad_stats, matmul, max_pool2d, narrow, pointwise, reshape, softmax,
-    sum_to,
+    conv2d_block, count_correct, cross_entropy, dropout, gather, grad_stats, matmul, max_pool2d, narrow, pointwise,
+    reshape, softmax, sum_to,
 };
 
 /// One op: its name and how to get its samples.
@@ -35,6 +36,10 @@ impl Entry {
 pub fn registry() -> Vec<Entry> {
     let mut entries = vec![
         Entry::new("conv2d", "2-d convolution", conv2d::samples),
+        Entry::new("conv2d_relu", "convolution and ReLU in one", || conv2d_block::samples(Post::Relu)),
+        Entry::new("conv2d_relu_max_pool2d", "convolution, ReLU and 2x2 max-pool in one", || {
+            conv2d_block::samples(Post::ReluMaxPool)
+        }),
         Entry::new("linear", "x w^T + b", || matmul::samples("linear")),
         Entry::new("matmul", "a b", || matmul::samples("matmul")),
         Entry::new("add", "a + b, broadcast", || binary::samples("add")),

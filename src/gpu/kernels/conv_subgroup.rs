@@ -277,7 +277,6 @@ pub fn weight_grad(p: &Conv2dShape, lanes: Option<u32>, gate: Gate) -> Option<Lo
     // Some dozens of workgroups for all cores, and no more turns of the loops than software Vulkan allows.
     let splits = 64usize.div_ceil(tiles).max((items * w.div_ceil(patch.pixels)).div_ceil(MAX_TURNS / 2)).min(items);
     let (groups, row) = grid(tiles * splits, 1)?;
-    let (sum_groups, sum_row) = grid(p.w_len(), 64)?;
     let mut args = vec![Arg::Input(0), Arg::Input(1)];
     if gate != Gate::None {
         args.push(Arg::Input(2));
@@ -320,14 +319,10 @@ pub fn weight_grad(p: &Conv2dShape, lanes: Option<u32>, gate: Gate) -> Option<Lo
         args,
         groups,
     };
-    let sum = Dispatch {
-        shader: "sum_partials.wgsl",
-        entry: "sum_partials",
-        consts: vec![("LEN", u(p.w_len())), ("SPLITS", u(splits)), ("BIAS", Const::B(false)), ("ROW", u(sum_row))],
-        args: vec![Arg::Scratch(0), Arg::Output],
-        groups: sum_groups,
-    };
-    Some(Lowering { dispatches: vec![gradient, sum], scratch: vec![splits * p.w_len()] })
+    Some(Lowering {
+        dispatches: vec![gradient, Dispatch::sum_partials(p.w_len(), splits)],
+        scratch: vec![splits * p.w_len()],
+    })
 }
 
 /// The patch that costs least for the whole sum.
