@@ -67,6 +67,10 @@ fn summarise(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     }
 }
 
+/// What is used where an adapter has it, and done without elsewhere.
+const WANTED: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(wgpu::Features::PIPELINE_CACHE);
+
 /// Which adapter is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -124,7 +128,7 @@ impl Gpu {
                 })?,
         };
         let adapter = &found[index];
-        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
+        let features = adapter.features() & WANTED;
         let info = adapter.get_info();
         let subgroup = (features.contains(wgpu::Features::SUBGROUP)
             && info.subgroup_min_size == info.subgroup_max_size)
