@@ -29,14 +29,27 @@ pub(super) struct Step {
     pub(super) node: NodeId,
     pub(super) variant: &'static str,
     pub(super) flops: u64,
-    dispatches: Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 3])>,
+    dispatches: Vec<Ready>,
+}
+
+/// A dispatch that only has to be encoded.
+#[derive(Debug)]
+struct Ready {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    /// The values of `Const::Late`, where the pipeline does not hold them.
+    late: Vec<u32>,
+    groups: [u32; 3],
 }
 
 impl Step {
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for (pipeline, group, [x, y, z]) in &self.dispatches {
+        for Ready { pipeline, group, late, groups: [x, y, z] } in &self.dispatches {
             pass.set_pipeline(pipeline);
             pass.set_bind_group(0, group, &[]);
+            if !late.is_empty() {
+                pass.set_immediates(0, bytemuck::cast_slice(late));
+            }
             pass.dispatch_workgroups(*x, *y, *z);
         }
     }
@@ -386,7 +399,8 @@ impl Compiled {
                     entries: &entries,
                 })
             })?;
-            dispatches.push((pipeline, group, dispatch.groups));
+            let late = if gpu.immediates() { dispatch.late() } else { Vec::new() };
+            dispatches.push(Ready { pipeline, group, late, groups: dispatch.groups });
         }
         Ok(Step { node: l.node, variant: l.variant, flops: l.flops, dispatches })
     }

@@ -68,8 +68,10 @@ fn summarise(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
 }
 
 /// What is used where an adapter has it, and done without elsewhere.
-const WANTED: wgpu::Features =
-    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(wgpu::Features::PIPELINE_CACHE);
+const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::PIPELINE_CACHE)
+    .union(wgpu::Features::IMMEDIATES);
 
 /// Which adapter is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +175,11 @@ impl Gpu {
             Some(text) => Err(ExecError::Device(text)),
             None => Ok(()),
         }
+    }
+
+    /// Whether shaders may read data that the encoder sets.
+    pub(super) fn immediates(&self) -> bool {
+        self.device.features().contains(wgpu::Features::IMMEDIATES)
     }
 
     /// Runs `f` and turns what the device says about it into an error.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::device::Gpu;
 use super::lower::Dispatch;
 use super::pipeline_disk::PipelineDisk;
-use super::template::wgsl;
+use super::template::render;
 use crate::exec::ExecError;
 
 /// Final WGSL and entry point: what makes two kernels the same.
@@ -42,8 +42,10 @@ impl Pipelines {
     /// The pipelines of some dispatches, in their order. Those that are new are compiled on all cores; where several fail,
     /// the error is that of the first in order, whichever failed first.
     pub(super) fn get(&mut self, gpu: &Gpu, wanted: &[Wanted<'_>]) -> Result<Vec<wgpu::ComputePipeline>, ExecError> {
-        let keys: Vec<Result<Key, String>> =
-            wanted.par_iter().map(|w| Ok((set_access(&wgsl(w.dispatch)?, &w.writable), w.dispatch.entry))).collect();
+        let keys: Vec<Result<Key, String>> = wanted
+            .par_iter()
+            .map(|w| Ok((set_access(&render(w.dispatch, gpu.immediates())?, &w.writable), w.dispatch.entry)))
+            .collect();
         let keys = keys.into_iter().collect::<Result<Vec<Key>, String>>().map_err(ExecError::Device)?;
         let mut seen = HashSet::new();
         let new: Vec<(&Wanted<'_>, &Key)> =
@@ -99,7 +101,7 @@ impl Pipelines {
             let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(&what),
                 bind_group_layouts: &[Some(&group)],
-                immediate_size: 0,
+                immediate_size: if gpu.immediates() { 4 * wanted.dispatch.late().len() as u32 } else { 0 },
             });
             gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(&what),
