@@ -5,22 +5,18 @@
 // a vec4 of eight lanes costs as much as dozens of multiply-adds, so the ratio of loads to multiply-adds decides. Input (padded,
 // see conv2d_pad.wgsl) and weights (see conv2d_repack.wgsl) are laid out so that all loads are vec4 without a bounds test.
 // Neighbouring lanes take neighbouring channel blocks of the same pixels: they read the same input addresses. The template
-// unrolls everything, so every accumulator is a named register.
+// unrolls everything, so every accumulator is a named register. That is dear to compile, so the numbers of channels and images are set
+// late: layers that differ in nothing else, and the two directions of one layer, share a pipeline.
 {% set QB = OB // 4 %}
 {% set Y_VEC = W_OUT % 4 == 0 and PB % 4 == 0 %}
 {% set VECS = div_up((PB - 1) * STRIDE_W + (K_W - 1) * DIL_W + 1, 4) %}
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [n][H_PAD][in][W_VEC]
-@group(0) @binding(1) var<storage, read> w: array<vec4<f32>>; // [in][kh][kw][out]
-{% if BIAS %}
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-{% endif %}
-@group(0) @binding({{ 3 if BIAS else 2 }}) var<storage, read_write> y: array<{{ "vec4<f32>" if Y_VEC else "f32" }}>;
+@group(0) @binding(1) var<storage, read> w: array<vec4<f32>>; // [in][kh][kw][out], then the bias [out]
+@group(0) @binding(2) var<storage, read_write> y: array<{{ "vec4<f32>" if Y_VEC else "f32" }}>;
 
 const QB = OB / 4u;
-const C_BLOCKS = (C_OUT + OB - 1u) / OB;
 const W_BLOCKS = (W_OUT + PB - 1u) / PB;
 const H_BLOCKS = (H_OUT + RB - 1u) / RB;
-const THREADS = C_BLOCKS * W_BLOCKS * H_BLOCKS * N;
 
 {# The multiply-adds of one row of inputs v with row `kh` of the taps into row `r` of the block. #}
 {% macro row_fma(r, kh) %}
@@ -32,7 +28,10 @@ a_{{ r }}_{{ p }}_{{ q }} = fma(w_{{ kh }}_{{ kw }}_{{ q }}, vec4(v_{{ c // 4 }}
 @compute @workgroup_size(8)
 fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     // A thread too many repeats the last one's sums and stores nothing: no branch round the loops.
-    let thread = id.y * ROW + id.x;
+    let C_IN = late.C_IN;
+    let C_BLOCKS = (late.C_OUT + OB - 1u) / OB;
+    let THREADS = C_BLOCKS * W_BLOCKS * H_BLOCKS * late.N;
+    let thread = id.y * late.ROW + id.x;
     let t = min(thread, THREADS - 1u);
     let block = t % C_BLOCKS;
     let ox = t / C_BLOCKS % W_BLOCKS * PB;
@@ -82,16 +81,20 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     if (thread >= THREADS) {
         return;
     }
+    // Past all taps lies the bias.
+{% for q in range(QB) %}
+    let bias_{{ q }} = w[taps + {{ q }}u];
+{% endfor %}
 {% for q in range(QB) %}{% for o in range(4) %}
     {
         let oc = block * OB + {{ q * 4 + o }}u;
-    {% if C_OUT % OB != 0 %}
-        if (oc < C_OUT) {
+    {% if EDGE %}
+        if (oc < late.C_OUT) {
     {% else %}
         {
     {% endif %}
-            let b = {{ "bias[oc]" if BIAS else "0.0" }};
-            let at = ((n * C_OUT + oc) * H_OUT + oy) * W_OUT + ox;
+            let b = bias_{{ q }}[{{ o }}];
+            let at = ((n * late.C_OUT + oc) * H_OUT + oy) * W_OUT + ox;
     {% for r in range(RB) %}
         {% if H_OUT % RB != 0 and r > 0 %}
             if (oy + {{ r }}u < H_OUT) {

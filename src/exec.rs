@@ -98,6 +98,12 @@ pub trait Executor {
     /// Drops a program.
     fn release(&mut self, program: Program);
 
+    /// Names the kernels that measuring (`radiograd tune`) put in place of the table's in the programs that are compiled;
+    /// `None` where it changed nothing. The same seed on the same adapter gives the same bits only with the same set.
+    fn kernel_set(&self) -> Option<String> {
+        None
+    }
+
     /// The largest tensor that the device can hold, in bytes, if it has a limit.
     fn max_tensor_bytes(&self) -> Option<u64>;
 }

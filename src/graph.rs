@@ -141,11 +141,19 @@ impl Graph {
     /// # Errors
     /// The op's shape rule.
     pub fn apply(&mut self, op: impl Op, inputs: &[NodeId]) -> Result<NodeId, ShapeError> {
+        self.apply_shared(Arc::new(op), inputs)
+    }
+
+    /// As [`Graph::apply`], for an op that another node has already.
+    ///
+    /// # Errors
+    /// The op's shape rule.
+    pub fn apply_shared(&mut self, op: Arc<dyn Op>, inputs: &[NodeId]) -> Result<NodeId, ShapeError> {
         let spec = {
             let specs: Vec<&Spec> = inputs.iter().map(|&i| self.spec(i)).collect();
             op.infer(&specs)?
         };
-        let source = Source::Op { op: Arc::new(op), inputs: inputs.to_vec() };
+        let source = Source::Op { op, inputs: inputs.to_vec() };
         let node = Node { source, spec, scope: self.scope.clone(), pass: self.pass };
         Ok(self.add_node(node))
     }

@@ -32,7 +32,7 @@ fn fails(args: &[&str]) -> String {
     complaint(&radiograd(args), args)
 }
 
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &["devices"],
     &["data"],
     &["bench"],
@@ -42,6 +42,7 @@ const COMMANDS: [&[&str]; 10] = [
     &["gradcheck"],
     &["bench", "step"],
     &["bench", "kernels"],
+    &["tune"],
     &[],
 ];
 
@@ -218,4 +219,105 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     let out = child.wait_with_output().expect("the program ends");
     assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(0), ""));
+}
+
+/// Calls the program with a cache folder of its own.
+fn with_cache(cache: &std::path::Path, args: &[&str]) -> Output {
+    let mut command = command(args);
+    command.env("RADIOGRAD_CACHE", cache);
+    finish(command)
+}
+
+/// Whether `--device gpu` finds an adapter; where it must, none is a failure.
+fn gpu_here() -> bool {
+    let out = radiograd(&["graph", "--model", "mlp", "--size", "4", "--device", "gpu"]);
+    let found = out.status.code() == Some(0);
+    let required = std::env::var("RADIOGRAD_REQUIRE_GPU").is_ok_and(|v| v == "1");
+    assert!(found || !required, "{}", text(&out.stderr));
+    if !found {
+        eprintln!("SKIPPED, no GPU adapter: {}", text(&out.stderr));
+    }
+    found
+}
+
+#[test]
+fn tuning_needs_a_gpu_and_a_model() {
+    let e = fails(&["tune", "--model", "cnn1", "--size", "8", "--device", "cpu"]);
+    assert!(e.contains("--device gpu"), "{e}");
+    for args in [&["tune"][..], &["tune", "--model", "cnn1", "--clear"], &["tune", "--list", "--clear"]] {
+        assert_eq!(radiograd(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn what_was_tuned_is_used_listed_and_forgotten() {
+    if !gpu_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = folder.path();
+    let net = ["--model", "conv4-pool-flatten-dense2", "--size", "8", "--batch", "4", "--device", "gpu"];
+    let call = |head: &[&str], tail: &[&str]| with_cache(cache, &[head, &net, tail].concat());
+    let document = |out: &Output| -> Value {
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        serde_json::from_slice(&out.stdout).expect("one document")
+    };
+    let plain = document(&call(&["graph"], &["--train", "--json"]));
+    assert!(plain["device"]["tuned"].is_null(), "{plain}");
+
+    let tuned = document(&call(&["tune"], &["--runs", "2", "--seconds", "1", "--json"]));
+    let findings = tuned["findings"].as_array().expect("findings");
+    assert!(findings.iter().any(|f| f["op"] == "conv2d_weight_grad"), "{tuned}");
+    for f in findings {
+        let best = f["candidates"].as_array().into_iter().flatten().find(|c| c["variant"] == f["best"]);
+        let best = best.unwrap_or_else(|| panic!("{f}"));
+        assert!(
+            best["error"].as_f64().is_some_and(|e| e < 1e-4) && best["times"]["median"].as_f64() > Some(0.0),
+            "{f}"
+        );
+    }
+    let path = std::path::PathBuf::from(tuned["path"].as_str().expect("a path"));
+    assert!(path.starts_with(cache.join("tune")), "{path:?}");
+
+    // Whatever was measured, from here on the plain kernel is the fastest for everything.
+    let mut stored: Value = serde_json::from_slice(&std::fs::read(&path).expect("a file")).expect("JSON");
+    let entries = stored["entries"].as_object_mut().expect("entries");
+    assert_eq!(entries.len(), findings.len());
+    let mut changed = 0;
+    for entry in entries.values_mut() {
+        entry["variant"] = "plain".into();
+        changed += usize::from(entry["table"] != "plain");
+    }
+    assert!(changed > 0);
+    std::fs::write(&path, serde_json::to_vec(&stored).expect("JSON")).expect("written");
+    let kernels = |g: &Value, op: &str| -> Vec<String> {
+        let nodes = g["nodes"].as_array().into_iter().flatten().filter(|n| n["op"] == op);
+        nodes.map(|n| n["kernel"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let with = document(&call(&["graph"], &["--train", "--json"]));
+    assert_eq!(with["device"]["tuned"]["changed"], changed, "{with}");
+    assert_eq!((kernels(&with, "conv2d"), kernels(&with, "linear")), (vec!["plain".into()], vec!["plain".into()]));
+    assert_ne!(kernels(&plain, "conv2d"), kernels(&with, "conv2d"));
+    let line = text(&call(&["graph"], &[]).stdout);
+    assert!(line.starts_with("device: ") && line.lines().next().is_some_and(|l| l.contains("; tuned: ")), "{line}");
+    let without = document(&call(&["graph"], &["--train", "--json", "--no-tune"]));
+    assert!(without["device"]["tuned"].is_null() && kernels(&without, "conv2d") == kernels(&plain, "conv2d"));
+    let mut silenced = command(&[&["graph", "--json"], &net[..]].concat());
+    silenced.env("RADIOGRAD_CACHE", cache).env("RADIOGRAD_NO_TUNE", "1");
+    assert!(document(&finish(silenced))["device"]["tuned"].is_null());
+
+    let listed: Value = document(&with_cache(cache, &["tune", "--list", "--json"]));
+    assert_eq!(listed[0]["entries"].as_object().map(serde_json::Map::len), Some(findings.len()), "{listed}");
+
+    // A damaged file costs a line, not the run.
+    std::fs::write(&path, "{\"format\": 1,").expect("written");
+    let out = call(&["graph"], &["--train", "--json"]);
+    assert_eq!(kernels(&document(&out), "conv2d"), kernels(&plain, "conv2d"));
+    let complaints: Vec<String> = text(&out.stderr).lines().filter(|l| l.contains("tune")).map(str::to_owned).collect();
+    assert!(complaints.len() == 1 && complaints[0].contains("ignored"), "{complaints:?}");
+
+    let cleared: Value = document(&with_cache(cache, &["tune", "--clear", "--json"]));
+    assert_eq!(cleared["removed"].as_array().map(Vec::len), Some(1), "{cleared}");
+    assert!(!path.exists());
+    assert!(text(&with_cache(cache, &["tune", "--list"]).stdout).starts_with("nothing was measured yet"));
 }

@@ -30,7 +30,12 @@ fn every_variant_agrees_with_the_reference() {
             let recorded = Recorded::new(&sample, 3).unwrap();
             let reference = recorded.reference().unwrap();
             for variant in recorded.variants(gpu.kind, gpu.subgroup) {
-                let options = |checked| Options { checked, guards: true, variant: Some(variant.to_owned()) };
+                let options = |checked| Options {
+                    checked,
+                    guards: true,
+                    variant: Some(variant.to_owned()),
+                    ..Options::default()
+                };
                 let fast = run(&mut Executor::new(gpu.clone(), options(false)), &recorded);
                 let checked = run(&mut Executor::new(gpu.clone(), options(true)), &recorded);
                 tried.insert((entry.name, variant));

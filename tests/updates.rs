@@ -20,7 +20,7 @@ fn executors() -> Vec<(&'static str, f64, Box<dyn Executor>)> {
         ("f64", 1e-6, Box::new(cpu::Executor::<f64>::reference())),
         ("f32", 1e-5, Box::new(cpu::Executor::<f32>::fast())),
     ];
-    if let Some(gpu) = common::gpu(Options { checked: true, guards: true, variant: None }) {
+    if let Some(gpu) = common::gpu(Options { checked: true, guards: true, ..Options::default() }) {
         all.push(("GPU", 1e-5, Box::new(gpu)));
     }
     all

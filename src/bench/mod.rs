@@ -3,3 +3,4 @@
 pub mod kernels;
 pub mod measure;
 pub mod step;
+pub mod tune;

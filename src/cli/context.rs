@@ -5,9 +5,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::device::{self, DeviceChoice, Opened};
+use super::device::{self, DeviceChoice, Kept, Opened};
 use super::{Failure, Global};
-use crate::data::one_line;
+use crate::data::{CachePolicy, one_line};
 
 /// The global options and the output.
 #[derive(Clone, Debug)]
@@ -22,12 +22,21 @@ pub struct Context {
     pub quiet: bool,
     /// Run each op as it was recorded.
     pub no_fuse: bool,
+    /// Take the kernels that `radiograd tune` found to be the fastest.
+    pub tune: bool,
 }
 
 impl Context {
     pub(super) fn new(global: &Global) -> Self {
-        let Global { device, seed, json, quiet, no_fuse } = *global;
-        Self { device, seed, json, quiet, no_fuse }
+        let switch = std::env::var_os("RADIOGRAD_NO_TUNE").is_some_and(|v| !v.is_empty() && v != "0");
+        let tune = !global.no_tune && !switch;
+        let Global { device, seed, json, quiet, no_fuse, .. } = *global;
+        Self { device, seed, json, quiet, no_fuse, tune }
+    }
+
+    /// What is kept in the user's cache folder about adapters.
+    fn kept(&self) -> Kept {
+        Kept { folder: CachePolicy::User.folder(), tune: self.tune }
     }
 
     /// Opens the device that was asked for, and says as the first line which one it is and why.
@@ -35,12 +44,15 @@ impl Context {
     /// # Errors
     /// There is no such device, or it does not open.
     pub fn open(&self) -> Result<Opened, Failure> {
-        let mut opened = device::open_device(self.device)?;
+        let mut opened = device::open_device_with(self.device, &self.kept())?;
         if let Some(gpu) = opened.device.gpu_mut() {
             gpu.set_fusion(!self.no_fuse);
         }
+        for note in &opened.notes {
+            self.note(note);
+        }
         if !self.quiet {
-            let line = format!("device: {}: {}", opened.device.describe(), opened.reason);
+            let line = format!("device: {}", opened.line());
             if self.json { note(&line) } else { print(&format!("{line}\n"))? }
         }
         Ok(opened)

@@ -1,12 +1,16 @@
 //! `--device`: what can be asked for, and what is taken.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::cpu;
 use crate::exec::{ExecError, Executor};
+use crate::gpu::lower::AdapterKind;
+use crate::gpu::tuned::{Machine, Tuned};
 use crate::gpu::{self, Gpu, Wanted};
 
 /// What `--device` asks for.
@@ -66,6 +70,17 @@ pub struct Opened {
     pub device: Device,
     /// Why it and no other, in words that follow a colon.
     pub reason: String,
+    /// What went wrong with files that are not needed.
+    pub notes: Vec<String>,
+}
+
+/// What is kept on disk about adapters, and what of it to use. By default nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// The cache folder: measurements (`tune`) and compiled pipelines (`pipelines`).
+    pub folder: Option<PathBuf>,
+    /// Take the kernels that `radiograd tune` found to be the fastest.
+    pub tune: bool,
 }
 
 /// A device as JSON documents name it.
@@ -77,21 +92,62 @@ pub struct DeviceReport {
     pub name: String,
     /// Why it was taken.
     pub reason: String,
+    /// What `radiograd tune` has to say about it; none where it was not run, or is not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuned: Option<TunedReport>,
+}
+
+/// Measurements as JSON documents count them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TunedReport {
+    /// Ops at shapes that were measured.
+    pub measured: usize,
+    /// Those for which another kernel than the table's was the fastest.
+    pub changed: usize,
 }
 
 impl Opened {
+    /// The device, why it was taken, and how many kernels were tuned on it, in a line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let line = format!("{}: {}", self.device.describe(), self.reason);
+        match self.tuned() {
+            None => line,
+            Some(TunedReport { measured, changed }) => format!(
+                "{line}; tuned: {changed} {} (radiograd tune measured {measured})",
+                if changed == 1 { "kernel" } else { "kernels" }
+            ),
+        }
+    }
+
+    fn tuned(&self) -> Option<TunedReport> {
+        let (measured, changed) = self.device.gpu()?.tuned()?.count();
+        Some(TunedReport { measured, changed })
+    }
+
     /// For JSON documents.
     #[must_use]
     pub fn report(&self) -> DeviceReport {
         let kind = if self.device.gpu().is_some() { "gpu" } else { "cpu" };
-        DeviceReport { kind, name: self.device.describe(), reason: self.reason.clone() }
+        DeviceReport { kind, name: self.device.describe(), reason: self.reason.clone(), tuned: self.tuned() }
     }
 }
 
 impl Device {
-    fn open(wanted: Wanted) -> Result<Self, ExecError> {
+    fn open(wanted: Wanted, kept: &Kept, notes: &mut Vec<String>) -> Result<Self, ExecError> {
         let gpu = Gpu::open(wanted)?;
-        Ok(Self::Gpu(Box::new(gpu::Executor::new(gpu, gpu::Options::default()))))
+        let mut options = gpu::Options::default();
+        if let Some(folder) = &kept.folder {
+            // Software adapters compile at the first dispatch and hand nothing out.
+            options.pipelines = (gpu.kind != AdapterKind::Software).then(|| folder.join("pipelines"));
+            if kept.tune {
+                match Tuned::load(folder, &Machine::of(&gpu.summary)) {
+                    Ok(tuned) => options.tuned = tuned.map(Arc::new),
+                    Err(e) => notes.push(e.to_string()),
+                }
+            }
+        }
+        Ok(Self::Gpu(Box::new(gpu::Executor::new(gpu, options))))
     }
 
     fn cpu() -> Self {
@@ -159,8 +215,18 @@ impl Device {
 /// [`ExecError::NoAdapter`] where an adapter is asked for that does not exist; [`ExecError::Device`] where it does not
 /// open. `auto` always finds something.
 pub fn open_device(choice: DeviceChoice) -> Result<Opened, ExecError> {
+    open_device_with(choice, &Kept::default())
+}
+
+/// As [`open_device`], with what is kept on disk about adapters.
+///
+/// # Errors
+/// As [`open_device`]. A file that does not read is no error but a note.
+pub fn open_device_with(choice: DeviceChoice, kept: &Kept) -> Result<Opened, ExecError> {
+    let mut notes = Vec::new();
+    let mut open = |wanted| Device::open(wanted, kept, &mut notes);
     let (device, reason) = match choice {
-        DeviceChoice::Auto => match Device::open(Wanted::Hardware) {
+        DeviceChoice::Auto => match open(Wanted::Hardware) {
             Ok(device) => {
                 let kind = device.gpu().map_or("", |e| e.gpu().summary.kind);
                 let reason = match kind {
@@ -173,11 +239,11 @@ pub fn open_device(choice: DeviceChoice) -> Result<Opened, ExecError> {
             // A broken driver is no reason to do nothing, but it is said.
             Err(e) => (Device::cpu(), e.to_string()),
         },
-        DeviceChoice::Gpu => (Device::open(Wanted::Best)?, "asked for with --device gpu".to_owned()),
-        DeviceChoice::GpuNumber(n) => (Device::open(Wanted::Number(n))?, format!("asked for with --device gpu:{n}")),
+        DeviceChoice::Gpu => (open(Wanted::Best)?, "asked for with --device gpu".to_owned()),
+        DeviceChoice::GpuNumber(n) => (open(Wanted::Number(n))?, format!("asked for with --device gpu:{n}")),
         DeviceChoice::Cpu => (Device::cpu(), "asked for with --device cpu".to_owned()),
     };
-    Ok(Opened { device, reason })
+    Ok(Opened { device, reason, notes })
 }
 
 /// As [`open_device`], for what needs no more than an [`Executor`].

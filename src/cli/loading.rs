@@ -89,6 +89,7 @@ impl<'a> Progress<'a> {
                 );
                 self.bar.suspend(|| self.cx.note(&line));
             }
+            Event::Note(text) => self.bar.suspend(|| self.cx.note(text)),
         }
     }
 

@@ -28,6 +28,7 @@ mod progress;
 mod size;
 mod study;
 mod train;
+mod tune;
 
 pub use context::Context;
 pub use device::{Device, DeviceChoice};
@@ -66,6 +67,9 @@ pub struct Global {
     /// Print results and errors only
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// Choose kernels by the built-in table, whatever `radiograd tune` measured; RADIOGRAD_NO_TUNE=1 does the same
+    #[arg(long, global = true)]
+    no_tune: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,6 +93,8 @@ enum Command {
     Gradcheck(gradcheck::Args),
     /// Measure kernels and training steps
     Bench(bench::Args),
+    /// Measure which kernels are fastest on this adapter, for later runs to use
+    Tune(tune::Args),
 }
 
 impl Command {
@@ -103,6 +109,7 @@ impl Command {
             Self::Graph(args) => graph::run(args, cx),
             Self::Gradcheck(args) => gradcheck::run(args, cx),
             Self::Bench(args) => bench::run(args, cx),
+            Self::Tune(args) => tune::run(&args, cx),
         }
     }
 }

@@ -70,7 +70,7 @@ pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
         config.check_network(network)?;
     }
     let opened = cx.open()?;
-    let device = format!("{}: {}", opened.device.describe(), opened.reason);
+    let device = opened.line();
     let executor = opened.device.into_executor();
     let out = args.out.clone().unwrap_or_else(|| loading::fresh_folder("depth"));
     if out.join("study.json").exists() {

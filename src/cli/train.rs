@@ -142,7 +142,7 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     config.check_network(&config.model)?;
     let options = loading::options(&config, Splits::STUDY, cx);
     let opened = cx.open()?;
-    let device = format!("{}: {}", opened.device.describe(), opened.reason);
+    let device = opened.line();
     let executor = opened.device.into_executor();
     let out = args.out.clone().unwrap_or_else(|| loading::fresh_folder(&config.model));
     let place = Place { folder: &out, resume: args.resume, device };

@@ -71,6 +71,10 @@ const fn ruled(
     Rule { op, adapters, when, prefer }
 }
 
+/// Floating-point operations up to which a product is not worth a large kernel on a CPU that runs the shaders: the plain one
+/// takes some tenths of a millisecond.
+const SMALL_PRODUCT: u64 = 1 << 17;
+
 /// The table. The first rule that fits and names a variant that supports the shapes counts; where there is none, the plain
 /// kernel runs.
 pub static TABLE: &[Rule] = &[
@@ -86,8 +90,11 @@ pub static TABLE: &[Rule] = &[
     ruled("conv2d_weight_grad", SOFTWARE, &[is("c_in", 1)], &["grey"]),
     rule("conv2d_weight_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_weight_grad", HARDWARE, &["tiled"]),
+    // A block of registers takes llvmpipe some 100 ms to compile, which so small a product never earns back.
+    ruled("linear", SOFTWARE, &[max("flops", SMALL_PRODUCT)], &[PLAIN]),
     rule("linear", SOFTWARE, &["regblock"]),
     rule("linear", HARDWARE, &["tiled"]),
+    ruled("matmul", SOFTWARE, &[max("flops", SMALL_PRODUCT)], &[PLAIN]),
     rule("matmul", SOFTWARE, &["regblock"]),
     rule("matmul", HARDWARE, &["tiled"]),
     rule("sum_to", ANY, &["split"]),

@@ -1,19 +1,19 @@
 //! From a graph to dispatches: kernels chosen and specialised, memory planned, bind groups built.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::choice::choose;
 use super::device::Gpu;
 use super::executor::Options;
 use super::lower::{Arg, Dispatch, Lowering};
 use super::memory::{Buffers, bytes_of, storage, tensor_of, words_of};
-use super::pipelines::Pipelines;
+use super::pipelines::{Pipelines, Wanted};
 use super::plan::{ALIGN, Place, Plan, Request, lower_bound};
+use super::tuned::{choose, key};
 use crate::exec::ExecError;
 use crate::graph::{Graph, NodeId, Source};
-use crate::ops::{LowerCx, PLAIN};
+use crate::ops::{LowerCx, Op, PLAIN};
 use crate::shape::Spec;
 use crate::store::VarId;
 use crate::tensor::Tensor;
@@ -29,14 +29,27 @@ pub(super) struct Step {
     pub(super) node: NodeId,
     pub(super) variant: &'static str,
     pub(super) flops: u64,
-    dispatches: Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 3])>,
+    dispatches: Vec<Ready>,
+}
+
+/// A dispatch that only has to be encoded.
+#[derive(Debug)]
+struct Ready {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    /// The values of `Const::Late`, where the pipeline does not hold them.
+    late: Vec<u32>,
+    groups: [u32; 3],
 }
 
 impl Step {
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for (pipeline, group, [x, y, z]) in &self.dispatches {
+        for Ready { pipeline, group, late, groups: [x, y, z] } in &self.dispatches {
             pass.set_pipeline(pipeline);
             pass.set_bind_group(0, group, &[]);
+            if !late.is_empty() {
+                pass.set_immediates(0, bytemuck::cast_slice(late));
+            }
             pass.dispatch_workgroups(*x, *y, *z);
         }
     }
@@ -57,6 +70,14 @@ enum Home {
     Packed { pack: usize, offset: u64 },
 }
 
+/// What a binding is bound to.
+struct Slot<'a> {
+    buffer: &'a wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+    written: bool,
+}
+
 /// A graph that is ready to be replayed.
 #[derive(Debug)]
 pub(super) struct Compiled {
@@ -75,6 +96,8 @@ pub(super) struct Compiled {
     packs: Vec<wgpu::Buffer>,
     /// In guard mode: what lies where in each pool, to know the guards.
     spans: Option<Vec<Vec<Range<u64>>>>,
+    /// Where measuring changed the table's choice: the op at its shapes, and the variant.
+    pub(super) tuned: BTreeMap<String, &'static str>,
 }
 
 /// A lowered node before memory is known.
@@ -133,6 +156,7 @@ impl Compiled {
             .collect();
 
         // Lower every node, and collect what memory is asked for.
+        let mut tuned = BTreeMap::new();
         let mut lowered: Vec<Lowered> = Vec::new();
         let mut requests: Vec<Request> = Vec::new();
         let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
@@ -192,15 +216,16 @@ impl Compiled {
                 companion: companions.contains_key(&id),
                 variant: PLAIN,
             };
-            let mut supported = op.variants(&cx);
-            // A kernel whose scratch the adapter cannot bind does not support the shape here; the plain ones need little.
-            supported.retain(|&variant| {
-                let lowering = op.lower(&LowerCx { variant, ..cx.clone() });
-                variant == PLAIN || lowering.scratch.iter().all(|&w| 4 * w as u64 <= gpu.max_tensor_bytes())
-            });
+            let supported = gpu.supported(op.as_ref(), &cx);
             let variant = match &options.variant {
                 Some(wanted) => supported.iter().find(|v| *v == wanted).copied().unwrap_or(PLAIN),
-                None => choose(op.as_ref(), &cx, &supported),
+                None => {
+                    let (variant, changed) = choose(options.tuned.as_deref(), op.as_ref(), &cx, &supported);
+                    if changed {
+                        tuned.insert(key(op.as_ref(), &cx), variant);
+                    }
+                    variant
+                }
             };
             cx.variant = variant;
             let lowering = op.lower(&cx);
@@ -305,9 +330,17 @@ impl Compiled {
             pools,
             packs,
             spans,
+            tuned,
         };
+        let mut wanted = Vec::new();
         for l in &lowered {
-            let step = program.bind(gpu, pipelines, vars, l, &plan)?;
+            for dispatch in &l.lowering.dispatches {
+                wanted.push(Wanted { dispatch, writable: writable(&program.slots(vars, l, dispatch, &plan)) });
+            }
+        }
+        let mut ready = pipelines.get(gpu, &wanted)?.into_iter();
+        for l in &lowered {
+            let step = program.bind(gpu, &mut ready, vars, l, &plan)?;
             program.steps.push(step);
         }
         Ok(program)
@@ -323,60 +356,61 @@ impl Compiled {
         }
     }
 
+    /// What the bindings of a dispatch are bound to.
+    fn slots<'a>(&'a self, vars: &'a Buffers, l: &Lowered, dispatch: &Dispatch, plan: &Plan) -> Vec<Slot<'a>> {
+        let slot = |&arg: &Arg| {
+            let (home, bytes, written) = match arg {
+                Arg::Input(k) => {
+                    let node = l.inputs[k];
+                    (self.homes[node.index()], self.graph.spec(node).bytes() as u64, false)
+                }
+                Arg::Output => match (self.homes[l.output.index()], l.variant) {
+                    (Home::Packed { pack, offset }, "copy") => {
+                        let offset = offset + 4 * l.scratch as u64;
+                        (Home::Packed { pack, offset }, self.graph.spec(l.inputs[0]).bytes() as u64, true)
+                    }
+                    (home, _) => (home, self.graph.spec(l.output).bytes() as u64, true),
+                },
+                Arg::Companion => {
+                    let node = l.companion.expect("a lowering writes to its companion only where there is one");
+                    (self.homes[node.index()], self.graph.spec(node).bytes() as u64, true)
+                }
+                Arg::State(k) => {
+                    let (var, offset, bytes) = l.state[k];
+                    (Home::Var { var, offset }, bytes, true)
+                }
+                Arg::Scratch(k) => {
+                    let place = plan.places[l.scratch + k];
+                    (Home::Planned(place), 4 * l.lowering.scratch[k] as u64, true)
+                }
+            };
+            let (buffer, offset) = self.buffer(vars, home);
+            Slot { buffer, offset, bytes: bytes.max(4), written }
+        };
+        dispatch.args.iter().map(slot).collect()
+    }
+
+    /// The bind groups of a node's dispatches, with their pipelines, which are the next ones that are `ready`.
     fn bind(
         &self,
         gpu: &Gpu,
-        pipelines: &mut Pipelines,
+        ready: &mut impl Iterator<Item = wgpu::ComputePipeline>,
         vars: &Buffers,
         l: &Lowered,
         plan: &Plan,
     ) -> Result<Step, ExecError> {
         let mut dispatches = Vec::with_capacity(l.lowering.dispatches.len());
-        for dispatch in &l.lowering.dispatches {
-            let mut slots: Vec<(&wgpu::Buffer, u64, u64, bool)> = Vec::with_capacity(dispatch.args.len());
-            for &arg in &dispatch.args {
-                let (home, bytes, written) = match arg {
-                    Arg::Input(k) => {
-                        let node = l.inputs[k];
-                        (self.homes[node.index()], self.graph.spec(node).bytes() as u64, false)
-                    }
-                    Arg::Output => match (self.homes[l.output.index()], l.variant) {
-                        (Home::Packed { pack, offset }, "copy") => {
-                            let offset = offset + 4 * l.scratch as u64;
-                            (Home::Packed { pack, offset }, self.graph.spec(l.inputs[0]).bytes() as u64, true)
-                        }
-                        (home, _) => (home, self.graph.spec(l.output).bytes() as u64, true),
-                    },
-                    Arg::Companion => {
-                        let node = l.companion.ok_or_else(|| {
-                            ExecError::Device(format!("{} has no companion", self.graph.describe(l.node)))
-                        })?;
-                        (self.homes[node.index()], self.graph.spec(node).bytes() as u64, true)
-                    }
-                    Arg::State(k) => {
-                        let (var, offset, bytes) = l.state[k];
-                        (Home::Var { var, offset }, bytes, true)
-                    }
-                    Arg::Scratch(k) => {
-                        let place = plan.places[l.scratch + k];
-                        (Home::Planned(place), 4 * l.lowering.scratch[k] as u64, true)
-                    }
-                };
-                let (buffer, offset) = self.buffer(vars, home);
-                slots.push((buffer, offset, bytes.max(4), written));
-            }
-            // A buffer that is written in this dispatch is bound for writing everywhere in it.
-            let writable: Vec<bool> = slots.iter().map(|s| slots.iter().any(|t| t.0 == s.0 && t.3)).collect();
-            let pipeline = pipelines.get(gpu, dispatch, &writable)?;
+        for (dispatch, pipeline) in l.lowering.dispatches.iter().zip(ready) {
+            let slots = self.slots(vars, l, dispatch, plan);
             let entries: Vec<wgpu::BindGroupEntry<'_>> = slots
                 .iter()
                 .enumerate()
-                .map(|(i, &(buffer, offset, bytes, _))| wgpu::BindGroupEntry {
+                .map(|(i, slot)| wgpu::BindGroupEntry {
                     binding: i as u32,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
-                        offset,
-                        size: std::num::NonZeroU64::new(bytes),
+                        buffer: slot.buffer,
+                        offset: slot.offset,
+                        size: std::num::NonZeroU64::new(slot.bytes),
                     }),
                 })
                 .collect();
@@ -387,7 +421,8 @@ impl Compiled {
                     entries: &entries,
                 })
             })?;
-            dispatches.push((pipeline, group, dispatch.groups));
+            let late = if gpu.immediates() { dispatch.late() } else { Vec::new() };
+            dispatches.push(Ready { pipeline, group, late, groups: dispatch.groups });
         }
         Ok(Step { node: l.node, variant: l.variant, flops: l.flops, dispatches })
     }
@@ -468,6 +503,24 @@ impl Compiled {
         }
         Ok(())
     }
+}
+
+impl Gpu {
+    /// The kernel variants that support these shapes on this adapter, the plain one first. A kernel whose scratch the adapter
+    /// cannot bind does not; the plain ones need little.
+    pub(crate) fn supported(&self, op: &dyn Op, cx: &LowerCx<'_>) -> Vec<&'static str> {
+        let mut supported = op.variants(cx);
+        supported.retain(|&variant| {
+            let fits = |&words: &usize| 4 * words as u64 <= self.max_tensor_bytes();
+            variant == PLAIN || op.lower(&LowerCx { variant, ..cx.clone() }).scratch.iter().all(fits)
+        });
+        supported
+    }
+}
+
+/// A buffer that is written in a dispatch is bound for writing everywhere in it.
+fn writable(slots: &[Slot<'_>]) -> Vec<bool> {
+    slots.iter().map(|s| slots.iter().any(|t| t.buffer == s.buffer && t.written)).collect()
 }
 
 /// Which node owns the memory of a node: itself, or what it is a view of.

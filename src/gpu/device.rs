@@ -67,6 +67,12 @@ fn summarise(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     }
 }
 
+/// What is used where an adapter has it, and done without elsewhere.
+const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::PIPELINE_CACHE)
+    .union(wgpu::Features::IMMEDIATES);
+
 /// Which adapter is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -124,7 +130,7 @@ impl Gpu {
                 })?,
         };
         let adapter = &found[index];
-        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
+        let features = adapter.features() & WANTED;
         let info = adapter.get_info();
         let subgroup = (features.contains(wgpu::Features::SUBGROUP)
             && info.subgroup_min_size == info.subgroup_max_size)
@@ -169,6 +175,11 @@ impl Gpu {
             Some(text) => Err(ExecError::Device(text)),
             None => Ok(()),
         }
+    }
+
+    /// Whether shaders may read data that the encoder sets.
+    pub(super) fn immediates(&self) -> bool {
+        self.device.features().contains(wgpu::Features::IMMEDIATES)
     }
 
     /// Runs `f` and turns what the device says about it into an error.

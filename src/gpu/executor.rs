@@ -1,12 +1,14 @@
 //! The GPU executor: lowers each node once, then replays the dispatches, step after step, in one submit.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::choice::choose;
 use super::compile::Compiled;
 use super::device::Gpu;
 use super::memory::{Buffers, bytes_of, tensor_of};
 use super::pipelines::Pipelines;
+use super::tuned::{Tuned, choose};
 use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
 use crate::fuse::{Fused, fuse};
 use crate::graph::{Graph, NodeId};
@@ -26,6 +28,10 @@ pub struct Options {
     /// Run each op as it was recorded, without the fusion pass ([`crate::fuse`]). Nothing is fused either where `variant`
     /// is set.
     pub no_fuse: bool,
+    /// What was measured on this adapter, which goes before the table; `None` leaves it to the table.
+    pub tuned: Option<Arc<Tuned>>,
+    /// The folder in which compiled pipelines are kept for the next run, where the driver hands them out; `None`: nowhere.
+    pub pipelines: Option<PathBuf>,
 }
 
 /// Holds variables on a GPU and replays graphs there.
@@ -64,7 +70,7 @@ impl Executor {
     /// An executor on an open device.
     #[must_use]
     pub fn new(gpu: Gpu, options: Options) -> Self {
-        let pipelines = Pipelines::new(options.checked);
+        let pipelines = Pipelines::new(&gpu, options.checked, options.pipelines.as_deref());
         Self { gpu, options, pipelines, vars: Buffers::default(), programs: Vec::new(), in_flight: Default::default() }
     }
 
@@ -77,6 +83,12 @@ impl Executor {
     #[must_use]
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// The measurements that go before the table, if there are any.
+    #[must_use]
+    pub fn tuned(&self) -> Option<&Tuned> {
+        self.options.tuned.as_deref()
     }
 
     fn program(&self, p: Program) -> &Compiled {
@@ -117,7 +129,7 @@ impl Executor {
         fuse(graph, roots, |op, inputs, output| {
             let (adapter, subgroup) = (self.gpu.kind, self.gpu.subgroup);
             let cx = LowerCx { inputs, output, adapter, subgroup, companion: false, variant: PLAIN };
-            choose(op, &cx, &op.variants(&cx)) != PLAIN
+            choose(self.options.tuned.as_deref(), op, &cx, &self.gpu.supported(op, &cx)).0 != PLAIN
         })
     }
 
@@ -300,6 +312,19 @@ impl ExecutorTrait for Executor {
 
     fn release(&mut self, program: Program) {
         self.programs[program.0] = None;
+    }
+
+    fn kernel_set(&self) -> Option<String> {
+        let all: BTreeMap<&String, &str> =
+            self.programs.iter().flatten().flat_map(|p| &p.tuned).map(|(key, variant)| (key, *variant)).collect();
+        if all.is_empty() {
+            return None;
+        }
+        let mut hash = blake3::Hasher::new();
+        for (key, variant) in &all {
+            hash.update(format!("{key} {variant}\n").as_bytes());
+        }
+        Some(format!("{} tuned, {}", all.len(), &hash.finalize().to_hex()[..16]))
     }
 
     fn max_tensor_bytes(&self) -> Option<u64> {

@@ -10,6 +10,10 @@ pub enum Const {
     I(i32),
     /// `f32`
     F(f32),
+    /// `u32` that the page reads as `late.NAME` and that is set when the dispatch is encoded, so that one pipeline serves all
+    /// values. For sizes round a body that is dear to compile, such as bounds of loops; the template does not see it. On an
+    /// adapter without immediate data it is a constant like the others.
+    Late(u32),
     /// `bool`
     B(bool),
     /// Text for the template alone, made from the shapes.
@@ -72,6 +76,12 @@ pub enum AdapterKind {
 pub const MAX_GROUPS: u32 = 65_535;
 
 impl Dispatch {
+    /// The values of [`Const::Late`], in order, as they lie in `late`.
+    #[must_use]
+    pub fn late(&self) -> Vec<u32> {
+        self.consts.iter().filter_map(|(_, c)| if let Const::Late(v) = c { Some(*v) } else { None }).collect()
+    }
+
     /// One invocation for each of `count` elements, `WG` of them to a workgroup. The grid is folded into two axes where
     /// one does not hold it; the shader finds its element as `id.y * GRID_X + id.x` and must return past `COUNT`.
     #[must_use]

@@ -10,9 +10,11 @@ pub mod lower;
 pub mod matmul;
 mod memory;
 mod pages;
+mod pipeline_disk;
 mod pipelines;
 pub mod plan;
 mod template;
+pub mod tuned;
 
 pub use device::{AdapterSummary, Gpu, Wanted, list};
 pub use executor::{Executor, NodeTime, Options};

@@ -1,43 +1,70 @@
-//! Pipelines: from a dispatch's WGSL to what the device runs, each compiled once.
+//! Pipelines: from a dispatch's WGSL to what the device runs, each compiled once, several at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use rayon::prelude::*;
 
 use super::device::Gpu;
 use super::lower::Dispatch;
-use super::template::wgsl;
+use super::pipeline_disk::PipelineDisk;
+use super::template::render;
 use crate::exec::ExecError;
+
+/// Final WGSL and entry point: what makes two kernels the same.
+type Key = (String, &'static str);
 
 /// Compiled pipelines by their WGSL.
 #[derive(Debug)]
 pub(super) struct Pipelines {
     checked: bool,
-    cache: HashMap<(String, &'static str), wgpu::ComputePipeline>,
+    cache: HashMap<Key, wgpu::ComputePipeline>,
+    disk: Option<PipelineDisk>,
+}
+
+/// A dispatch for which a pipeline is wanted; `writable[i]` says whether binding `i` is bound for writing.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) dispatch: &'a Dispatch,
+    pub(super) writable: Vec<bool>,
 }
 
 impl Pipelines {
-    pub(super) fn new(checked: bool) -> Self {
-        Self { checked, cache: HashMap::new() }
+    /// `disk`: the folder in which compiled pipelines are kept from one run of the program to the next.
+    pub(super) fn new(gpu: &Gpu, checked: bool, disk: Option<&Path>) -> Self {
+        Self { checked, cache: HashMap::new(), disk: disk.and_then(|folder| PipelineDisk::open(gpu, folder)) }
     }
 
     pub(super) fn len(&self) -> usize {
         self.cache.len()
     }
 
-    /// The pipeline of a dispatch; `writable[i]` says whether binding `i` is bound for writing.
-    pub(super) fn get(
-        &mut self,
-        gpu: &Gpu,
-        dispatch: &Dispatch,
-        writable: &[bool],
-    ) -> Result<wgpu::ComputePipeline, ExecError> {
-        let text = wgsl(dispatch).map_err(ExecError::Device)?;
-        let text = set_access(&text, writable);
-        let key = (text, dispatch.entry);
-        if let Some(pipeline) = self.cache.get(&key) {
-            return Ok(pipeline.clone());
+    /// The pipelines of some dispatches, in their order. Those that are new are compiled on all cores; where several fail,
+    /// the error is that of the first in order, whichever failed first.
+    pub(super) fn get(&mut self, gpu: &Gpu, wanted: &[Wanted<'_>]) -> Result<Vec<wgpu::ComputePipeline>, ExecError> {
+        let keys: Vec<Result<Key, String>> = wanted
+            .par_iter()
+            .map(|w| Ok((set_access(&render(w.dispatch, gpu.immediates())?, &w.writable), w.dispatch.entry)))
+            .collect();
+        let keys = keys.into_iter().collect::<Result<Vec<Key>, String>>().map_err(ExecError::Device)?;
+        let mut seen = HashSet::new();
+        let new: Vec<(&Wanted<'_>, &Key)> =
+            wanted.iter().zip(&keys).filter(|(_, key)| !self.cache.contains_key(*key) && seen.insert(*key)).collect();
+        let compiled: Vec<Result<wgpu::ComputePipeline, ExecError>> =
+            new.par_iter().map(|(w, key)| self.compile(gpu, w, key)).collect();
+        for ((_, key), pipeline) in new.iter().zip(compiled) {
+            self.cache.insert((*key).clone(), pipeline?);
         }
-        let what = format!("shaders/{} ({})", dispatch.shader, dispatch.entry);
-        let entries: Vec<wgpu::BindGroupLayoutEntry> = writable
+        if let (Some(disk), false) = (&mut self.disk, new.is_empty()) {
+            disk.save();
+        }
+        Ok(keys.iter().map(|key| self.cache[key].clone()).collect())
+    }
+
+    fn compile(&self, gpu: &Gpu, wanted: &Wanted<'_>, (text, entry): &Key) -> Result<wgpu::ComputePipeline, ExecError> {
+        let what = format!("shaders/{} ({entry})", wanted.dispatch.shader);
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = wanted
+            .writable
             .iter()
             .enumerate()
             .map(|(i, &w)| wgpu::BindGroupLayoutEntry {
@@ -51,11 +78,10 @@ impl Pipelines {
                 count: None,
             })
             .collect();
-        let pipeline = gpu.guarded(&what, || {
-            let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(&what),
-                source: wgpu::ShaderSource::Wgsl(key.0.as_str().into()),
-            };
+        // Error scopes belong to a thread, and all of this happens on the one that calls.
+        gpu.guarded(&what, || {
+            let descriptor =
+                wgpu::ShaderModuleDescriptor { label: Some(&what), source: wgpu::ShaderSource::Wgsl(text.into()) };
             let module = if self.checked {
                 gpu.device.create_shader_module(descriptor)
             } else {
@@ -75,22 +101,20 @@ impl Pipelines {
             let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(&what),
                 bind_group_layouts: &[Some(&group)],
-                immediate_size: 0,
+                immediate_size: if gpu.immediates() { 4 * wanted.dispatch.late().len() as u32 } else { 0 },
             });
             gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(&what),
                 layout: Some(&layout),
                 module: &module,
-                entry_point: Some(dispatch.entry),
+                entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants: &[],
                     zero_initialize_workgroup_memory: false,
                 },
-                cache: None,
+                cache: self.disk.as_ref().map(PipelineDisk::cache),
             })
-        })?;
-        self.cache.insert(key, pipeline.clone());
-        Ok(pipeline)
+        })
     }
 }
 
@@ -112,4 +136,80 @@ fn set_access(text: &str, writable: &[bool]) -> String {
         out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lower::Arg;
+    use super::*;
+    use crate::gpu::Wanted as Adapter;
+
+    fn gpu() -> Option<Gpu> {
+        let gpu = Gpu::open(Adapter::Best).ok();
+        assert!(gpu.is_some() || std::env::var("RADIOGRAD_REQUIRE_GPU").is_err(), "no adapter");
+        gpu
+    }
+
+    fn copy(count: usize, entry: &'static str) -> Dispatch {
+        Dispatch::elementwise("copy.wgsl", entry, count, vec![Arg::Input(0), Arg::Output], Vec::new())
+    }
+
+    fn wanted(dispatches: &[Dispatch]) -> Vec<Wanted<'_>> {
+        dispatches.iter().map(|dispatch| Wanted { dispatch, writable: vec![false, true] }).collect()
+    }
+
+    #[test]
+    fn equal_kernels_are_compiled_once_and_given_in_order() {
+        let Some(gpu) = gpu() else { return };
+        let mut pipelines = Pipelines::new(&gpu, false, None);
+        let dispatches: Vec<Dispatch> = [8, 9, 8, 10, 9].iter().map(|&n| copy(n, "forward")).collect();
+        let ready = pipelines.get(&gpu, &wanted(&dispatches)).unwrap();
+        assert_eq!(pipelines.len(), 3);
+        assert!(ready[0] == ready[2] && ready[1] == ready[4] && ready[0] != ready[1] && ready[1] != ready[3]);
+        let again = pipelines.get(&gpu, &wanted(&dispatches[1..2])).unwrap();
+        assert!(pipelines.len() == 3 && again[0] == ready[1]);
+    }
+
+    #[test]
+    fn the_first_failure_in_order_is_reported_whichever_thread_fails_first() {
+        let Some(gpu) = gpu() else { return };
+        let mut broken: Vec<Dispatch> = (1..40).map(|n| copy(n, "forward")).collect();
+        broken[7].entry = "first";
+        broken[8].entry = "second";
+        broken[30].entry = "third";
+        for _ in 0..10 {
+            let error = Pipelines::new(&gpu, false, None).get(&gpu, &wanted(&broken)).unwrap_err().to_string();
+            assert!(error.contains("first") && !error.contains("second"), "{error}");
+            // Nothing is left over for the next call to stumble on.
+            gpu.check().unwrap();
+        }
+        broken[20].shader = "no such page";
+        broken[21].shader = "nor this one";
+        let error = Pipelines::new(&gpu, false, None).get(&gpu, &wanted(&broken)).unwrap_err().to_string();
+        assert!(error.contains("no such page"), "{error}");
+    }
+
+    #[test]
+    fn what_was_compiled_lies_on_disk_for_the_next_executor() {
+        let Some(gpu) = gpu() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("pipelines");
+        let dispatches: Vec<Dispatch> = (1..5).map(|n| copy(n, "forward")).collect();
+        let compile = || Pipelines::new(&gpu, false, Some(&kept)).get(&gpu, &wanted(&dispatches)).map(|p| p.len());
+        assert_eq!(compile().unwrap(), 4);
+        if !gpu.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return;
+        }
+        let file = std::fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path();
+        let whole = std::fs::read(&file).unwrap();
+        assert_eq!(compile().unwrap(), 4);
+        // Damage, another format, and a folder that cannot be one cost time only.
+        for bytes in [&whole[..whole.len() / 2], b"", b"radiograd pipelines 0\n"] {
+            std::fs::write(&file, bytes).unwrap();
+            assert_eq!(compile().unwrap(), 4);
+            assert!(std::fs::read(&file).unwrap().len() > 64, "it was written again");
+        }
+        let blocked = Pipelines::new(&gpu, false, Some(&file)).get(&gpu, &wanted(&dispatches));
+        assert_eq!(blocked.unwrap().len(), 4);
+    }
 }

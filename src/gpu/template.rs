@@ -38,17 +38,43 @@ fn pages() -> &'static Pages {
     })
 }
 
-/// The WGSL of a dispatch.
+/// The declaration of `late`; empty without such constants.
+fn late(dispatch: &Dispatch, immediates: bool) -> String {
+    let late: Vec<(&str, u32)> = dispatch
+        .consts
+        .iter()
+        .filter_map(|(name, c)| if let Const::Late(v) = c { Some((*name, *v)) } else { None })
+        .collect();
+    if late.is_empty() {
+        return String::new();
+    }
+    let fields: Vec<String> = late.iter().map(|(name, _)| format!("{name}: u32")).collect();
+    let values: Vec<String> = late.iter().map(|(_, v)| format!("{v}u")).collect();
+    let value = if immediates {
+        "var<immediate> late: Late;".to_owned()
+    } else {
+        format!("const late = Late({});", values.join(", "))
+    };
+    format!("struct Late {{ {} }}\n{value}\n", fields.join(", "))
+}
+
+/// The WGSL of a dispatch, with every constant in it.
 ///
 /// # Errors
 /// The page does not exist or its template fails: the message names page and line.
 pub fn wgsl(dispatch: &Dispatch) -> Result<String, String> {
-    let mut text = String::new();
+    render(dispatch, false)
+}
+
+/// The WGSL of a dispatch; with `immediates`, the values of [`Const::Late`] are left to the encoder.
+pub(super) fn render(dispatch: &Dispatch, immediates: bool) -> Result<String, String> {
+    let mut text = late(dispatch, immediates);
     let mut variables: Vec<(&str, Value)> = Vec::with_capacity(dispatch.consts.len());
     for (name, value) in &dispatch.consts {
         let (line, value) = match value {
             Const::U(v) => (Some(("u32", format!("{v}u"))), Value::from(*v)),
             Const::I(v) => (Some(("i32", format!("i32({v})"))), Value::from(*v)),
+            Const::Late(_) => continue,
             Const::F(v) if !v.is_finite() => return Err(format!("shaders/{}: {name} is {v} in f32", dispatch.shader)),
             Const::F(v) => (Some(("f32", format!("{v:?}f"))), Value::from(f64::from(*v))),
             Const::B(v) => (Some(("bool", v.to_string())), Value::from(*v)),
@@ -70,4 +96,29 @@ pub fn wgsl(dispatch: &Dispatch) -> Result<String, String> {
         .map_err(|e| format!("shaders/{}: {e:#}", dispatch.shader))?;
     text.push_str(&page);
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::lower::Arg;
+
+    #[test]
+    fn late_constants_are_in_the_text_only_where_they_must_be() {
+        let of = |n| {
+            let mut d = Dispatch::elementwise("copy.wgsl", "forward", 8, vec![Arg::Input(0), Arg::Output], Vec::new());
+            d.consts.extend([("ROWS", Const::Late(n)), ("COLUMNS", Const::Late(3))]);
+            d
+        };
+        assert_eq!(of(5).late(), [5, 3]);
+        assert_eq!(render(&of(5), true), render(&of(6), true));
+        assert!(
+            render(&of(5), true)
+                .unwrap()
+                .contains("struct Late { ROWS: u32, COLUMNS: u32 }\nvar<immediate> late: Late;")
+        );
+        assert!(wgsl(&of(5)).unwrap().contains("const late = Late(5u, 3u);"));
+        let plain = Dispatch::elementwise("copy.wgsl", "forward", 8, vec![Arg::Input(0), Arg::Output], Vec::new());
+        assert!(plain.late().is_empty() && !wgsl(&plain).unwrap().contains("Late"));
+    }
 }

@@ -120,7 +120,9 @@ pub fn bytes(shape: &[usize]) -> SampleInput {
     SampleInput { spec: Spec::u8(shape.to_vec()), fill: Fill::Below(256), checked: false }
 }
 
-fn fill(input: &SampleInput, seed: u32, index: u32) -> Tensor {
+/// The value of one input: a function of the input, `seed` and `index` alone.
+#[must_use]
+pub fn fill(input: &SampleInput, seed: u32, index: u32) -> Tensor {
     let n = input.spec.numel();
     let mut rng = Rng::new(seed, index, Stream::Sample as u32);
     let numbers: Vec<f32> = match input.fill {

@@ -37,6 +37,9 @@ pub struct LoopState {
     pub best_epoch: u32,
     /// BLAKE3 of the data that the run sees.
     pub content_hash: String,
+    /// The kernels that measuring put in place of the table's; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<String>,
 }
 
 /// An epoch without its wall time: two runs with the same seed write the same checkpoint.

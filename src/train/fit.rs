@@ -22,7 +22,7 @@ use crate::weights::{self, NamedTensor, WeightsFile};
 /// Steps between two looks at the log.
 const LOOK_EVERY: usize = 50;
 /// Images in a step of an evaluation pass, at most.
-const EVAL_BATCH: usize = 64;
+pub const EVAL_BATCH: usize = 64;
 
 /// What the loop tells while it runs.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,8 @@ pub enum Event<'a> {
         /// Whether its weights are the best so far.
         best: bool,
     },
+    /// Something that a person should know.
+    Note(&'a str),
 }
 
 /// A network with its data on a device, ready to train.
@@ -74,6 +76,7 @@ pub struct Start {
     best_epoch: u32,
     best: Option<Vec<NamedTensor>>,
     step: u64,
+    note: Option<String>,
 }
 
 /// What a finished loop gives.
@@ -216,6 +219,12 @@ impl Fit {
         self.executor.describe()
     }
 
+    /// The kernels that measuring put in place of the table's; `None` where there are none.
+    #[must_use]
+    pub fn kernel_set(&self) -> Option<String> {
+        self.executor.kernel_set()
+    }
+
     /// The images of a split other than train.
     #[must_use]
     pub fn images(&self, split: &str) -> Option<&Images> {
@@ -254,7 +263,7 @@ impl Fit {
         let schedule = self.config.schedule(u64::from(self.config.epochs) * self.steps as u64);
         let Some(folder) = resume else {
             let scheduler = Scheduler::new(schedule, self.config.lr)?;
-            return Ok(Start { scheduler, epochs: Vec::new(), best_epoch: 0, best: None, step: 0 });
+            return Ok(Start { scheduler, epochs: Vec::new(), best_epoch: 0, best: None, step: 0, note: None });
         };
         let (path, executor) = (folder.join(LAST), self.executor.as_mut());
         let state = checkpoint::load_last(&path, executor, &mut self.store, &self.slots, &self.content_hash)?;
@@ -270,6 +279,7 @@ impl Fit {
             best_epoch: state.best_epoch,
             best: Some(best.tensors),
             step: state.step,
+            note: other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref()),
         })
     }
 
@@ -286,7 +296,10 @@ impl Fit {
     ) -> Result<Outcome, TrainError> {
         let begin = Instant::now();
         let per_epoch = matches!(self.config.schedule, Some(Schedule::ReduceOnPlateau { .. }));
-        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step } = start;
+        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, note } = start;
+        if let Some(note) = &note {
+            events(Event::Note(note));
+        }
         let earlier: f64 = epochs.iter().map(|e| e.seconds).sum();
         let done = epochs.len() as u32;
         for epoch in done + 1..=self.config.epochs {
@@ -325,6 +338,7 @@ impl Fit {
                     epochs: epochs.iter().map(EpochRowNoTime::of).collect(),
                     best_epoch,
                     content_hash: self.content_hash.clone(),
+                    kernels: self.executor.kernel_set(),
                 };
                 let path = folder.join(LAST);
                 let executor = self.executor.as_mut();
@@ -377,6 +391,18 @@ impl Fit {
         let mean = |k: usize| rows.iter().map(|r| f64::from(r[k])).sum::<f64>() / rows.len().max(1) as f64;
         Ok((mean(0), mean(1) / batch as f64))
     }
+}
+
+/// What to say where a run goes on with other kernels than it began with: it goes on well, but to other last bits.
+fn other_kernels(before: Option<&str>, now: Option<&str>) -> Option<String> {
+    let words = |set: Option<&str>| set.map_or("the table's".to_owned(), |s| format!("another set ({s})"));
+    (before != now).then(|| {
+        format!(
+            "the run so far took {} kernels, now {}: the weights will differ in their last bits from a run without a break; see `radiograd tune --list` and --no-tune",
+            words(before),
+            words(now)
+        )
+    })
 }
 
 /// Refuses rows of the log whose loss or gradient is NaN or infinite, which the host tests as any number.

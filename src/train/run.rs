@@ -88,7 +88,12 @@ pub fn train(
     let summary = RunSummary {
         name: place.folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
         config: settings(fit.config())?,
-        environment: environment(&place.device),
+        environment: {
+            let kernels = fit.kernel_set().unwrap_or_else(|| "the table's".to_owned());
+            let mut environment = environment(&place.device);
+            environment.insert(1, ("kernels".to_owned(), kernels));
+            environment
+        },
         data: info,
         network,
         samples,

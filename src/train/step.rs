@@ -347,6 +347,12 @@ impl EvalPass {
         Ok(Self { graph, feed: batch.feed, row, logits: logits.clone(), batch: batch_size, len: images.len() })
     }
 
+    /// What was recorded.
+    #[must_use]
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
     /// Compiles it.
     ///
     /// # Errors

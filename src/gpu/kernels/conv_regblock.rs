@@ -1,6 +1,6 @@
 //! Register-blocked convolution: forward, and the input gradient of convolutions with stride 1 by the same kernel.
 
-use super::grid::{grid, u};
+use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 
@@ -90,14 +90,14 @@ fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
     let planes = p.n * p.c_in;
     let (pad_groups, pad_row) = grid(planes * h_pad * w_vec, 64)?;
     let blocks = p.c_out.div_ceil(b.channels);
-    let packed = blocks * p.c_in * p.k_h * p.k_w * b.channels;
+    // The bias, or zeros, lies behind the weights: so one kernel serves both directions.
+    let packed = blocks * (p.c_in * p.k_h * p.k_w + 1) * b.channels;
     let (repack_groups, repack_row) = grid(packed, 64)?;
     let (groups, row) = grid(blocks * w_blocks * h_blocks * p.n, 8)?;
-    let mut args = vec![Arg::Scratch(1), Arg::Scratch(0)];
+    let mut weights = vec![Arg::Input(1), Arg::Scratch(0)];
     if p.bias {
-        args.push(Arg::Input(2));
+        weights.push(Arg::Input(2));
     }
-    args.push(Arg::Output);
     let repack = Dispatch {
         shader: "conv2d_repack.wgsl",
         entry: "repack",
@@ -108,9 +108,10 @@ fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
             ("K_W", u(p.k_w)),
             ("OB", u(b.channels)),
             ("FLIP", Const::B(c.flip)),
+            ("BIAS", Const::B(p.bias)),
             ("ROW", u(repack_row)),
         ],
-        args: vec![Arg::Input(1), Arg::Scratch(0)],
+        args: weights,
         groups: repack_groups,
     };
     let pad = Dispatch {
@@ -134,9 +135,10 @@ fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
         shader: "conv2d_regblock.wgsl",
         entry: "forward",
         consts: vec![
-            ("N", u(p.n)),
-            ("C_IN", u(p.c_in)),
-            ("C_OUT", u(p.c_out)),
+            ("N", late(p.n)),
+            ("C_IN", late(p.c_in)),
+            ("C_OUT", late(p.c_out)),
+            ("EDGE", Const::B(!p.c_out.is_multiple_of(b.channels))),
             ("H_OUT", u(c.h_out)),
             ("W_OUT", u(c.w_out)),
             ("H_PAD", u(h_pad)),
@@ -147,14 +149,13 @@ fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
             ("STRIDE_W", u(p.stride_w)),
             ("DIL_H", u(p.dil_h)),
             ("DIL_W", u(p.dil_w)),
-            ("BIAS", Const::B(p.bias)),
             ("OB", u(b.channels)),
             ("RB", u(b.rows)),
             ("PB", u(b.pixels)),
             ("UNROLL_H", Const::B(b.unroll_h)),
-            ("ROW", u(row)),
+            ("ROW", late(row)),
         ],
-        args,
+        args: vec![Arg::Scratch(1), Arg::Scratch(0), Arg::Output],
         groups,
     };
     Some(Lowering { dispatches: vec![repack, pad, forward], scratch: vec![packed, planes * h_pad * w_vec * 4] })

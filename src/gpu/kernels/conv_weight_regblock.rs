@@ -1,6 +1,6 @@
 //! Register-blocked weight gradient of a convolution: `(x, dy) -> dw`.
 
-use super::grid::{grid, u};
+use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Dispatch, Lowering, MAX_TURNS};
 
@@ -74,13 +74,13 @@ pub fn lower(p: &Conv2dShape, block: Option<Block>) -> Option<Lowering> {
             shader: "conv2d_wgrad_regblock.wgsl",
             entry: "weight_grad",
             consts: vec![
-                ("N", u(p.n)),
-                ("C_IN", u(p.c_in)),
-                ("C_OUT", u(p.c_out)),
-                ("H_PAD", u(h_pad)),
-                ("W_PAD", u(w_pad)),
-                ("H_BLOCKS", u(h_blocks)),
-                ("W_BLOCKS", u(w_blocks)),
+                ("N", late(p.n)),
+                ("C_IN", late(p.c_in)),
+                ("C_OUT", late(p.c_out)),
+                ("H_PAD", late(h_pad)),
+                ("W_PAD", late(w_pad)),
+                ("H_BLOCKS", late(h_blocks)),
+                ("W_BLOCKS", late(w_blocks)),
                 ("K_H", u(p.k_h)),
                 ("K_W", u(p.k_w)),
                 ("STRIDE_H", u(p.stride_h)),
@@ -91,8 +91,8 @@ pub fn lower(p: &Conv2dShape, block: Option<Block>) -> Option<Lowering> {
                 ("KB", u(b.taps)),
                 ("RB", u(b.rows)),
                 ("PB", u(b.pixels)),
-                ("SPLITS", u(splits)),
-                ("ROW", u(row)),
+                ("SPLITS", late(splits)),
+                ("ROW", late(row)),
             ],
             args: vec![Arg::Scratch(0), Arg::Scratch(1), Arg::Scratch(2)],
             groups,

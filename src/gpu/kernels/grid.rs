@@ -18,6 +18,12 @@ pub fn u(v: usize) -> Const {
     Const::U(v as u32)
 }
 
+/// A size that is set when the dispatch is encoded.
+#[must_use]
+pub fn late(v: usize) -> Const {
+    Const::Late(v as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

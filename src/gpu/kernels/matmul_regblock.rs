@@ -41,10 +41,16 @@ fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
     if p.i * p.j * p.k == 0 {
         return None;
     }
-    // Multiples of 4, no larger than the result asks for. The wide block halves the strided reads of operands that lie across, and costs
-    // compile time, so only work that lasts gets it.
-    let wide = if p.along == [true, true] || p.i * p.j * p.k < 1 << 24 { 8 } else { 16 };
-    let [ib, jb] = block.unwrap_or_else(|| [p.i.next_multiple_of(4).min(16), p.j.next_multiple_of(4).min(wide)]);
+    // Multiples of 4, no larger than the result asks for. Less than some milliseconds of work gets a small block, which compiles in a
+    // third of the time. The wide block halves the strided reads of operands that lie across, and costs compile time, so only work
+    // that lasts gets it.
+    let most = match (p.i * p.j * p.k < 1 << 24, p.along) {
+        (true, _) => [8, 4],
+        (false, [true, true]) => [16, 8],
+        (false, _) => [16, 16],
+    };
+    let [ib, jb] =
+        block.unwrap_or_else(|| [p.i.next_multiple_of(4).min(most[0]), p.j.next_multiple_of(4).min(most[1])]);
     let tiles = p.i.div_ceil(ib) * p.j.div_ceil(jb);
     // Some dozens of workgroups, but no sum shorter than what a thread's start costs.
     let splits = 512usize.div_ceil(tiles).clamp(1, p.k.div_ceil(64).min(256));
