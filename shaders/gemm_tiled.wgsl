@@ -1,6 +1,6 @@
 // Implicit matrix product c[i, j] = sum_k a(i, k) b(k, j), tiled in workgroup memory: for adapters with real GPUs behind them.
 //
-// Idea: 256 threads share a tile of 64 Q x 64 Q results and walk along k in steps of 16. Each value is fetched from memory once for a
+// Idea: 256 threads share a tile of 64 Q x 64 Q results and walk along k in steps of 16 / Q. Each value is fetched from memory once for a
 // tile and then read 64 Q times from workgroup memory; each thread keeps 4 Q x 4 Q results in registers, so that one vec4 read from
 // workgroup memory feeds 4 Q multiply-adds. Convolution is the same product with other index functions; its matrix of patches is
 // never written out. Where c is small, k is split over workgroups (z), and sum_partials.wgsl adds the parts in a fixed order.
@@ -18,7 +18,7 @@
 {% endif %}
 @group(0) @binding({{ 3 if BIAS else 2 }}) var<storage, read_write> c: array<f32>; // [SPLITS] times the result
 
-const DEPTH = 16u; // steps of k in a tile
+const DEPTH = 16u / Q; // steps of k in a tile: one vec4 a thread, some 8.5 KiB for both tiles
 const QUADS = 16u * Q; // vec4s in a row of a tile
 const PITCH = QUADS + 1u; // one more: threads that write one column hit different banks
 var<workgroup> tile_a: array<vec4<f32>, DEPTH * PITCH>;
@@ -90,8 +90,13 @@ fn place(i: u32, j: u32) -> u32 { return i * J + j; }
 {% endmacro %}
 @compute @workgroup_size(256)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i0 = group.y * (64u * Q);
-    let j0 = group.x * (64u * Q);
+    // The tiles are folded into two axes of the grid; a workgroup too many has nothing to do.
+    let tile = group.y * ROW + group.x;
+    if (tile >= TILES_I * TILES_J) {
+        return;
+    }
+    let i0 = tile / TILES_J * (64u * Q);
+    let j0 = tile % TILES_J * (64u * Q);
     let tx = local % 16u;
     let ty = local / 16u;
     let last = min((group.z + 1u) * CHUNK, K);
@@ -99,22 +104,18 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     var c_{{ qi }}_{{ qj }}_{{ r }} = vec4<f32>();
 {% endfor %}{% endfor %}{% endfor %}
     for (var k0 = group.z * CHUNK; k0 < last; k0 += DEPTH) {
-{% for q in range(Q) %}
         {
-            let e = local + {{ q * 256 }}u;
-            let depth = {{ "e % DEPTH" if A_ALONG else "e / QUADS" }};
-            let quad = {{ "e / DEPTH" if A_ALONG else "e % QUADS" }};
+            let depth = {{ "local % DEPTH" if A_ALONG else "local / QUADS" }};
+            let quad = {{ "local / DEPTH" if A_ALONG else "local % QUADS" }};
             {{ fetch("i", "I", A_VEC, "load_a(AT, k)") }}
             tile_a[depth * PITCH + quad] = v;
         }
         {
-            let e = local + {{ q * 256 }}u;
-            let depth = {{ "e % DEPTH" if B_ALONG else "e / QUADS" }};
-            let quad = {{ "e / DEPTH" if B_ALONG else "e % QUADS" }};
+            let depth = {{ "local % DEPTH" if B_ALONG else "local / QUADS" }};
+            let quad = {{ "local / DEPTH" if B_ALONG else "local % QUADS" }};
             {{ fetch("j", "J", B_VEC, "load_b(k, AT)") }}
             tile_b[depth * PITCH + quad] = v;
         }
-{% endfor %}
         workgroupBarrier();
         for (var d = 0u; d < DEPTH; d++) {
 {% for q in range(Q) %}

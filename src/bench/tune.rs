@@ -151,14 +151,20 @@ impl Passes {
     /// they first run. Ops that read images are left out: their shapes hold the number of images, which no other data set
     /// shares.
     #[must_use]
-    pub fn tasks(&self, gpu: &Gpu) -> Vec<Task> {
+    pub fn tasks(&self, executor: &gpu::Executor) -> Vec<Task> {
+        let gpu = executor.gpu();
         let mut tasks: Vec<Task> = Vec::new();
         let mut known: BTreeMap<String, usize> = BTreeMap::new();
-        for graph in &self.graphs {
+        for recorded in &self.graphs {
+            // What runs is the graph after the fusion pass.
+            let fused = executor.fuse(recorded, &[]).map(|f| f.graph);
+            let graph = fused.as_ref().unwrap_or(recorded);
             let live = graph.live(&[]);
             for id in graph.ids().filter(|id| live[id.index()]) {
                 let node = graph.node(id);
-                let Some(op) = node.op().filter(|op| !op.is_view() && op.packs().is_none()) else { continue };
+                let Some(op) = node.op().filter(|op| !op.is_view() && !op.companion() && op.packs().is_none()) else {
+                    continue;
+                };
                 let inputs: Vec<Spec> = node.inputs().iter().map(|&i| graph.spec(i).clone()).collect();
                 if inputs.iter().any(|s| s.dtype == DType::U8) {
                     continue;
@@ -432,7 +438,8 @@ mod tests {
         };
         let model = Model::new("conv4-relu-conv4-relu-pool-flatten-dense8-dense2", [1, 8, 8], 2).unwrap();
         let passes = Passes::new(&model, 4, None).unwrap();
-        let tasks = passes.tasks(&gpu);
+        let options = Options { no_fuse: true, ..Options::default() };
+        let tasks = passes.tasks(&gpu::Executor::new(gpu.clone(), options));
         let ops: Vec<&str> = tasks.iter().map(|t| t.op.name()).collect();
         for op in ["conv2d", "conv2d_input_grad", "conv2d_weight_grad", "linear", "matmul", "max_pool2d"] {
             assert!(ops.contains(&op), "{op} is none of {ops:?}");
@@ -467,7 +474,7 @@ mod tests {
         };
         let model = Model::new("conv4-pool-flatten-dense2", [1, 8, 8], 2).unwrap();
         let passes = Passes::new(&model, 4, None).unwrap();
-        for task in passes.tasks(&gpu) {
+        for task in passes.tasks(&gpu::Executor::new(gpu.clone(), Options::default())) {
             let finding = passes.measure(&task, &gpu, Budget { runs: 2, seconds: 1.0 }).unwrap();
             let entry = finding.entry.as_ref().unwrap();
             assert!(entry.seconds > 0.0 && entry.variant == finding.best, "{finding:?}");

@@ -95,7 +95,7 @@ fn measure(args: &Args, text: &str, cache: &Path, cx: &Context) -> Result<(), Fa
     // A folder that cannot be written must be known before the measurements, not after them.
     crate::fsio::create_writable_dir(&folder(cache))?;
     let passes = Passes::new(&model, args.batch, executor.max_tensor_bytes())?;
-    let tasks = passes.tasks(gpu);
+    let tasks = passes.tasks(executor);
     let bar = progress::bar(cx, tasks.len() as u64);
     let budget = Budget { runs: args.runs as usize, seconds: args.seconds.into() };
     let mut tuned = Tuned::new(Machine::of(&gpu.summary));

@@ -74,10 +74,15 @@ const fn ruled(
 /// Floating-point operations up to which a product is not worth a large kernel on a CPU that runs the shaders: the plain one
 /// takes some tenths of a millisecond.
 const SMALL_PRODUCT: u64 = 1 << 17;
+/// Where Winograd's convolution is faster on a CPU: its transforms cost a pass over memory each, which pays where every value
+/// then meets many channels, and small images leave parts of its tiles empty.
+const WINOGRAD: &[Bound] = &[min("c_in", 32), min("c_out", 32), min("h_out", 24), min("w_out", 24)];
 
 /// The table. The first rule that fits and names a variant that supports the shapes counts; where there is none, the plain
 /// kernel runs.
 pub static TABLE: &[Rule] = &[
+    ruled("conv2d", SOFTWARE, &[is("c_in", 1)], &["grey"]),
+    ruled("conv2d", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d", HARDWARE, &["tiled"]),
     rule("conv2d_relu", SOFTWARE, &["subgroup"]),
@@ -85,9 +90,11 @@ pub static TABLE: &[Rule] = &[
     rule("conv2d_block_input_grad", SOFTWARE, &["subgroup"]),
     rule("conv2d_block_weight_grad", SOFTWARE, &["subgroup"]),
     rule("conv2d_block_bias_grad", ANY, &["split"]),
+    ruled("conv2d_input_grad", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_input_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_input_grad", HARDWARE, &["tiled"]),
     ruled("conv2d_weight_grad", SOFTWARE, &[is("c_in", 1)], &["grey"]),
+    ruled("conv2d_weight_grad", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_weight_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_weight_grad", HARDWARE, &["tiled"]),
     // A block of registers takes llvmpipe some 100 ms to compile, which so small a product never earns back.
@@ -246,7 +253,8 @@ mod tests {
 
     #[test]
     fn every_fast_variant_but_those_that_are_taught_is_in_the_table() {
-        let taught: &[&str] = &[PLAIN];
+        let taught: &[&str] =
+            &[PLAIN, "direct", "winograd2", "winograd2_subgroup", "winograd2_tiled", "winograd4_tiled"];
         for (op, (_, variants)) in known() {
             for variant in variants.iter().filter(|v| !taught.contains(v)) {
                 let used = TABLE.iter().any(|r| r.op == *op && r.prefer.contains(variant));

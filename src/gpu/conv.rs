@@ -1,8 +1,10 @@
 //! The convolution kernels: which variants support which shapes.
 
 pub use super::kernels::conv_subgroup::{Epilogue, Gate};
+use super::kernels::conv_winograd::{Product, Sizes};
 pub use super::kernels::shapes::Conv2dShape;
-use super::kernels::{conv_regblock, conv_subgroup, conv_weight_grey, conv_weight_regblock, gemm_tiled};
+use super::kernels::{conv_direct, conv_grey, conv_regblock, conv_subgroup, conv_weight_grey, conv_weight_regblock};
+use super::kernels::{conv_weight_winograd, conv_winograd, gemm_tiled};
 use super::lower::Lowering;
 use crate::ops::PLAIN;
 
@@ -20,7 +22,30 @@ pub enum Direction {
 pub use Direction::{Forward as FORWARD, InputGrad as INPUT_GRAD, WeightGrad as WEIGHT_GRAD};
 
 /// The fast variants, by name.
-const FAST: [&str; 4] = ["grey", "regblock", "subgroup", "tiled"];
+const FAST: [&str; 11] = [
+    "direct",
+    "grey",
+    "regblock",
+    "subgroup",
+    "tiled",
+    "winograd2",
+    "winograd4",
+    "winograd2_subgroup",
+    "winograd4_subgroup",
+    "winograd2_tiled",
+    "winograd4_tiled",
+];
+
+/// Winograd's variants by name: the outputs along the side of a tile, and how the products are computed.
+fn winograd(variant: &str, subgroup: Option<u32>) -> Option<(usize, Product)> {
+    let (m, product) = variant.strip_prefix("winograd")?.split_at(1);
+    let product = match product {
+        "" => Product::Registers,
+        "_subgroup" => Product::Subgroup(subgroup? as usize),
+        _ => Product::Tiled,
+    };
+    Some((if m == "2" { 2 } else { 4 }, product))
+}
 
 /// The variants for a convolution of these sizes, the plain one first.
 #[must_use]
@@ -36,10 +61,21 @@ pub fn lower(direction: Direction, variant: &str, shape: &Conv2dShape, subgroup:
 }
 
 fn try_lower(direction: Direction, variant: &str, s: &Conv2dShape, subgroup: Option<u32>) -> Option<Lowering> {
+    if variant.starts_with("winograd") {
+        let (m, product) = winograd(variant, subgroup)?;
+        return match direction {
+            FORWARD => conv_winograd::forward(s, m, product, Sizes::default()),
+            INPUT_GRAD => conv_winograd::input_grad(s, m, product, Sizes::default()),
+            WEIGHT_GRAD => conv_weight_winograd::weight_grad(s, m, product, Sizes::default()),
+        };
+    }
     match (direction, variant) {
+        (FORWARD, "direct") => conv_direct::forward(s),
+        (FORWARD, "grey") => conv_grey::forward(s, None),
         (FORWARD, "regblock") => conv_regblock::forward(s, None),
         (FORWARD, "subgroup") => conv_subgroup::forward(s, subgroup, Epilogue::None),
         (FORWARD, "tiled") => gemm_tiled::conv2d_forward(s),
+        (INPUT_GRAD, "direct") => conv_direct::input_grad(s),
         (INPUT_GRAD, "regblock") => conv_regblock::input_grad(s, None),
         (INPUT_GRAD, "subgroup") => conv_subgroup::input_grad(s, subgroup, Gate::None),
         (INPUT_GRAD, "tiled") => gemm_tiled::conv2d_input_grad(s),

@@ -177,7 +177,7 @@ fn opened<T: Real>(cx: &Eval<'_, T>, dy: usize, post: Post, [h, w]: [usize; 2]) 
             for (i, &d) in values.iter().enumerate() {
                 let (line, j) = (i / pooled, i % pooled);
                 let code = codes[line * words + j / 4] >> (j % 4 * 4) & 7;
-                if code != SHUT {
+                if code < SHUT {
                     let (plane, row) = (line / rows, 2 * (line % rows) + code as usize / 2);
                     out[(plane * h + row) * w + 2 * j + code as usize % 2] = d;
                 }

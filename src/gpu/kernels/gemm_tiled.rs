@@ -112,9 +112,7 @@ fn lower(p: Product) -> Option<Lowering> {
     let splits = if matches!(p.mode, Mode::WeightGrad | Mode::Linear) { splits } else { 1 };
     let chunk = p.k.div_ceil(splits).next_multiple_of(16);
     let splits = p.k.div_ceil(chunk);
-    if gi > 65_535 || gj > 65_535 {
-        return None;
-    }
+    let ([x, y, _], tiles_row) = grid(gi * gj, 1)?;
     let split = splits > 1;
     let bias = p.bias && !split;
     let mut consts = p.consts;
@@ -128,13 +126,16 @@ fn lower(p: Product) -> Option<Lowering> {
         ("BIAS", Const::B(bias)),
         ("Q", u(q)),
         ("CHUNK", u(chunk)),
+        ("TILES_I", u(gi)),
+        ("TILES_J", u(gj)),
+        ("ROW", u(tiles_row)),
     ]);
     let mut args = p.args.to_vec();
     if bias {
         args.push(Arg::Input(2));
     }
     args.push(if split { Arg::Scratch(0) } else { Arg::Output });
-    let groups = [gj as u32, gi as u32, splits as u32];
+    let groups = [x, y, splits as u32];
     let mut dispatches = vec![Dispatch { shader: "gemm_tiled.wgsl", entry: "matmul", consts, args, groups }];
     let mut scratch = vec![];
     if split {

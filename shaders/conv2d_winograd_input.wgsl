@@ -1,0 +1,83 @@
+// Winograd convolution F(M x M, 3 x 3), the input: v = Bt d B for each tile d [T, T] of each channel, T = M + 2.
+//
+// Idea: M x M neighbouring outputs of a 3x3 convolution need 9 M^2 multiplications, but as polynomials evaluated at T points along each axis,
+// multiplied there, and interpolated back, only T^2: 2.25 times fewer for M = 2, 4 times fewer for M = 4. Evaluation and interpolation are
+// additions and multiplications by small constants, one pass over memory each. What is left in the middle is T^2 independent matrix
+// products of [out x in] with [in x tiles], which run at the full speed of a product.
+//   conv2d_winograd_filter.wgsl   w -> u            conv2d_winograd_product.wgsl (or _tiled)   u, v -> m
+//   this page                     x -> v            conv2d_winograd_output.wgsl                m -> y
+// The tiles come in blocks of 16, as 4 quads of neighbours in a row: one thread transforms a quad, one lane of a vec4 a tile. A block's values
+// for one point and one channel are 64 contiguous bytes, and all channels of them follow each other, in the order in which the product reads.
+// With DY, the weight gradient's other side: A dy At for each M x M tile of dy, the transpose of the output's transform.
+{% import "lib/winograd.wgsl" as wino %}
+{% set T = M + 2 %}
+{% set WINDOW = M if DY else T %}
+{% set MATRIX = wino.A[M] if DY else wino.BT[M] %}
+{% set COLUMNS = 3 * M + WINDOW %}
+{% set VEC = W % 4 == 0 %}
+@group(0) @binding(0) var<storage, read> counter: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [n][c][H][W]
+@group(0) @binding(2) var<storage, read_write> v: array<vec4<f32>>; // [CHUNK][T * T][C_PAD][4]
+
+@compute @workgroup_size(64)
+fn input(@builtin(global_invocation_id) id: vec3<u32>) {
+    let thread = id.y * ROW + id.x;
+    if (id.x >= ROW || thread >= CHUNK * C_PAD * 4u) {
+        return;
+    }
+    let quad = thread % 4u;
+    let c = thread / 4u % C_PAD;
+    let block = thread / (4u * C_PAD);
+    let at = (counter[0] * CHUNK + block) * 4u + quad;
+    let ox = at % ROW_QUADS * (4u * M);
+    let oy = at / ROW_QUADS % TILE_ROWS * M;
+    let n = at / (ROW_QUADS * TILE_ROWS);
+    let exists = n < N{{ " && c < C" if C_PAD != C }};
+    let plane = (n * C + c) * H;
+    // Positions left of or above the image wrap round to huge numbers, so that one comparison tests both sides.
+{% for r in range(WINDOW) %}
+    {% for c in range(WINDOW) %}
+    var d_{{ r }}_{{ c }}: vec4<f32>;
+    {% endfor %}
+    {
+        let iy = oy + {{ r }}u - u32(PAD_H);
+        let inside = exists && iy < H;
+    {% if VEC %}
+        let first = ox / 4u - u32(LEAD);
+        let row = (plane + iy) * (W / 4u) + first;
+        {% for q in range((COLUMNS - 1 + SHIFT) // 4 + 1) %}
+        var q_{{ q }} = vec4<f32>();
+        if (inside && first + {{ q }}u < W / 4u) {
+            q_{{ q }} = x[row + {{ q }}u];
+        }
+        {% endfor %}
+        {% for c in range(WINDOW) %}
+        d_{{ r }}_{{ c }} = vec4({% for t in range(4) %}{% set p = c + t * M + SHIFT %}q_{{ p // 4 }}[{{ p % 4 }}], {% endfor %});
+        {% endfor %}
+    {% else %}
+        let first = ox - u32(PAD_W);
+        let row = (plane + iy) * W + first;
+        {% for c in range(COLUMNS) %}
+        var q_{{ c }} = 0.0;
+        if (inside && first + {{ c }}u < W) {
+            q_{{ c }} = x[row + {{ c }}u];
+        }
+        {% endfor %}
+        {% for c in range(WINDOW) %}
+        d_{{ r }}_{{ c }} = vec4({% for t in range(4) %}q_{{ c + t * M }}, {% endfor %});
+        {% endfor %}
+    {% endif %}
+    }
+{% endfor %}
+    let out = (block * {{ T * T }}u * C_PAD + c) * 4u + quad;
+{% for j in range(T) %}
+    {
+    {% for r in range(WINDOW) %}
+        let t_{{ r }} = {{ wino.sum(MATRIX[j], "d_%d_" | format(r), "") }};
+    {% endfor %}
+    {% for i in range(T) %}
+        v[out + {{ i * T + j }}u * (C_PAD * 4u)] = {{ wino.sum(MATRIX[i], "t_", "") }};
+    {% endfor %}
+    }
+{% endfor %}
+}
