@@ -5,13 +5,16 @@ mod compile;
 pub mod conv;
 mod device;
 mod executor;
+pub mod foreign;
 pub mod kernels;
 pub mod lower;
 pub mod matmul;
 mod memory;
+pub mod micro;
 mod pages;
 mod pipelines;
 pub mod plan;
+mod raw;
 mod template;
 
 pub use device::{AdapterSummary, Gpu, Wanted, list};
