@@ -84,7 +84,10 @@ impl std::str::FromStr for Direction {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|d| d.name() == s).ok_or_else(|| "give forward, input_grad or weight_grad".to_owned())
+        Self::ALL
+            .into_iter()
+            .find(|d| d.name() == s)
+            .ok_or_else(|| "give forward, input_grad or weight_grad".to_owned())
     }
 }
 
@@ -124,7 +127,13 @@ impl Case {
 }
 
 /// A gradient is recorded from the value that comes from above, which is one more input, behind the op's own.
-fn gradients(g: &mut Graph, y: NodeId, dy: NodeId, leaves: &[NodeId], op: &'static str) -> Result<Vec<NodeId>, ShapeError> {
+fn gradients(
+    g: &mut Graph,
+    y: NodeId,
+    dy: NodeId,
+    leaves: &[NodeId],
+    op: &'static str,
+) -> Result<Vec<NodeId>, ShapeError> {
     let grads = g.gradients(y, Some(dy), leaves)?;
     grads.into_iter().enumerate().map(|(input, n)| n.ok_or(ShapeError::NoDerivative { op, input })).collect()
 }
@@ -220,7 +229,8 @@ pub(super) fn batch_norm2d(shape: [usize; 4]) -> Result<Vec<Case>, ShapeError> {
     g.batch_norm2d_train(nodes[0], nodes[1], nodes[2], EPS)?;
     let mut inputs = own.clone();
     inputs.extend([x(&[c]), positive(), x(&shape)]);
-    let case = |direction, inputs, build| Case { op: OP, direction, shapes: shapes.clone(), inputs, state: Vec::new(), build };
+    let case =
+        |direction, inputs, build| Case { op: OP, direction, shapes: shapes.clone(), inputs, state: Vec::new(), build };
     let forward: Build = Box::new(|g, i, _| Ok(vec![g.batch_norm2d_train(i[0], i[1], i[2], EPS)?.y]));
     let backward: Build = Box::new(|g, i, _| {
         let y = g.apply(BatchNorm2d { eps: EPS, training: true }, &i[..5])?;
@@ -233,8 +243,7 @@ pub(super) fn batch_norm2d(shape: [usize; 4]) -> Result<Vec<Case>, ShapeError> {
 pub(super) fn softmax([n, c]: [usize; 2]) -> Result<Vec<Case>, ShapeError> {
     let rows = Softmax { axis: 1, log: false };
     let shapes = format!("{n}x{c}");
-    let mut cases =
-        in_directions("softmax", &shapes, &[x(&[n, c])], &BOTH[..1], |g, i| g.softmax(i[0], 1))?;
+    let mut cases = in_directions("softmax", &shapes, &[x(&[n, c])], &BOTH[..1], |g, i| g.softmax(i[0], 1))?;
     cases.push(Case {
         op: "softmax",
         direction: Direction::InputGrad,
@@ -266,9 +275,9 @@ pub(super) fn optimizer_step(kind: OptimizerKind, parameters: usize) -> Result<V
         inputs: vec![x(&[parameters]), filled(&[4], Fill::Positive)],
         state: std::iter::once(x(&[parameters])).chain(slots).collect(),
         build: Box::new(move |g, i, state| {
-            let (params, slots) = state.split_first().ok_or_else(|| {
-                ShapeError::invalid("optimizer_step", "the parameters are missing", &spec)
-            })?;
+            let (params, slots) = state
+                .split_first()
+                .ok_or_else(|| ShapeError::invalid("optimizer_step", "the parameters are missing", &spec))?;
             g.optimizer_step(kind, params.clone(), slots, i[0], i[1])?;
             Ok(Vec::new())
         }),

@@ -208,7 +208,13 @@ impl Custom {
     ///
     /// # Errors
     /// It cannot be compiled or run at these shapes. (One that is wrong there is measured, and its result says so.)
-    pub fn on_gpu(&self, case: &Case, gpu: &Gpu, budget: Budget, seed: u32) -> Result<Option<KernelResult>, CustomError> {
+    pub fn on_gpu(
+        &self,
+        case: &Case,
+        gpu: &Gpu,
+        budget: Budget,
+        seed: u32,
+    ) -> Result<Option<KernelResult>, CustomError> {
         let not_one = || CustomError::NotOneKernel { op: self.op, direction: self.direction };
         let sets = Sets::new(case, seed, cache_of(gpu.kind))?;
         let graph = Arc::clone(&sets.sets[0].graph);

@@ -149,6 +149,12 @@ impl<'a> OnCpu<'a> {
         Ok(Self { sets, executor, programs, next: 0 })
     }
 
+    /// The sets.
+    #[must_use]
+    pub fn sets(&self) -> &Sets<'a> {
+        &self.sets
+    }
+
     /// Seconds of one run, on the next set.
     ///
     /// # Errors
@@ -307,7 +313,13 @@ impl<'a> OnGpu<'a> {
 ///
 /// # Errors
 /// The case cannot be recorded, or the device fails.
-pub fn on_gpu(case: &Case, gpu: &Gpu, budget: Budget, ladder: bool, seed: u32) -> Result<Vec<KernelResult>, CheckError> {
+pub fn on_gpu(
+    case: &Case,
+    gpu: &Gpu,
+    budget: Budget,
+    ladder: bool,
+    seed: u32,
+) -> Result<Vec<KernelResult>, CheckError> {
     let mut bench = OnGpu::new(case, gpu, seed)?;
     let expected = expected(&bench.sets)?;
     let chosen = bench.prepare(None)?;

@@ -181,7 +181,8 @@ impl<'a> Sets<'a> {
 
     /// Which nodes are the case: for a gradient those of the backward pass, else all.
     pub(super) fn measured(&self, node: usize) -> bool {
-        self.case.direction.leaf().is_none() || self.sets[0].graph.nodes()[node].pass == Pass::Backward
+        self.case.direction.leaf().is_none()
+            || self.sets[0].graph.nodes()[node].pass == Pass::Backward
             || self.sets[0].roots.iter().any(|r| r.index() == node)
     }
 

@@ -125,7 +125,9 @@ fn parse_line(line: &str, op: Option<&str>) -> Result<Vec<Case>, String> {
 /// Refuses a product of sizes that no tensor has, before anything multiplies them.
 fn bounded<const N: usize>(sizes: [usize; N]) -> Result<[usize; N], String> {
     let product = sizes.iter().try_fold(1usize, |all, &s| all.checked_mul(s)).filter(|&n| n <= MAX_ELEMENTS);
-    product.map(|_| sizes).ok_or_else(|| format!("a tensor of {sizes:?} has more than {MAX_ELEMENTS} elements; make it smaller"))
+    product
+        .map(|_| sizes)
+        .ok_or_else(|| format!("a tensor of {sizes:?} has more than {MAX_ELEMENTS} elements; make it smaller"))
 }
 
 fn of_op(op: &str, p: &mut Pairs<'_>) -> Result<Vec<Case>, String> {
@@ -209,14 +211,19 @@ mod tests {
         assert_eq!(names[7], "matmul weight gradient 2x3x4");
         assert_eq!(names.len(), 3 + 2 + 3);
         assert_eq!(one("n=4 c=10", Some("softmax"))[0], "softmax forward 4x10");
-        assert_eq!(one("optimizer_step parameters=100 kind=rmsprop", None), ["optimizer_step forward rmsprop, 100 parameters"]);
+        assert_eq!(
+            one("optimizer_step parameters=100 kind=rmsprop", None),
+            ["optimizer_step forward rmsprop, 100 parameters"]
+        );
         assert_eq!(one("gather_images c=1 size=8; batch_norm2d c=2 size=4; cross_entropy c=3", None).len(), 5);
         assert_eq!(parse("linear in=8 out=4", None).unwrap()[2].direction, Direction::WeightGrad);
     }
 
     #[test]
     fn bad_lines_are_named() {
-        assert!(refused("matmul m=1 k=1 n=1\nconv2 c=3").starts_with("line 2: conv2: no such op, did you mean conv2d?"));
+        assert!(
+            refused("matmul m=1 k=1 n=1\nconv2 c=3").starts_with("line 2: conv2: no such op, did you mean conv2d?")
+        );
         assert!(refused("c=3 size=8 o=4").contains("--op"));
         assert!(refused("conv2d c=3 o=4").contains("size="));
         assert!(refused("conv2d c=3 size=8 o=4 k=0").contains("k=0"));

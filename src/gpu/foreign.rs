@@ -374,7 +374,10 @@ mod tests {
         assert!(e.contains("GROUPS_X is 0"), "{e}");
         let e = run(&format!("@compute @workgroup_size(8)\n{body}")).unwrap_err();
         assert!(e.contains("GROUPS_X") && e.contains("8x1x1"), "{e}");
-        let two = format!("@compute @workgroup_size(64)\n{body}\n@compute @workgroup_size(64)\n{}", body.replace("fn f", "fn g"));
+        let two = format!(
+            "@compute @workgroup_size(64)\n{body}\n@compute @workgroup_size(64)\n{}",
+            body.replace("fn f", "fn g")
+        );
         assert!(run(&two).unwrap_err().contains("it has f, g"));
         assert_eq!(run(&two.replace("fn g", "fn forward")).unwrap().entry, "forward");
     }

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::device::Gpu;
 use super::lower::{AdapterKind, Const, Dispatch, fold};
 use super::memory::{bytes_of, storage};
-use super::raw::{Call, pipeline};
-use super::template::wgsl;
+use super::pipelines::Pipelines;
+use super::raw::Call;
 use crate::exec::ExecError;
 
 /// Longest wait for one microbenchmark.
@@ -70,8 +70,8 @@ impl Fma {
         format!("{} accumulators of {}, workgroups of {}, {step}", self.accumulators, self.item, self.workgroup)
     }
 
-    fn text(&self) -> Result<String, ExecError> {
-        let dispatch = Dispatch {
+    fn dispatch(&self) -> Dispatch {
+        Dispatch {
             shader: "peak_fma.wgsl",
             entry: "forward",
             consts: vec![
@@ -84,8 +84,7 @@ impl Fma {
             ],
             args: Vec::new(),
             groups: [1; 3],
-        };
-        wgsl(&dispatch).map_err(ExecError::Device)
+        }
     }
 
     /// What invocation `id` must give.
@@ -106,7 +105,9 @@ pub fn peak_fma(gpu: &Gpu) -> Result<Best, ExecError> {
     let workgroups: &[u32] = if software { &[8] } else { &[64, 256] };
     for &workgroup in workgroups {
         for fused in [true, false] {
-            for (item, accumulators) in [("f32", 8), ("f32", 12), ("f32", 16), ("f32", 32), ("vec4<f32>", 4), ("vec4<f32>", 8)] {
+            for (item, accumulators) in
+                [("f32", 8), ("f32", 12), ("f32", 16), ("f32", 32), ("vec4<f32>", 4), ("vec4<f32>", 8)]
+            {
                 ways.push(Fma { item, accumulators, workgroup, fused });
             }
         }
@@ -118,10 +119,12 @@ pub fn peak_fma(gpu: &Gpu) -> Result<Best, ExecError> {
     let factors = storage(gpu, "factors", 8)?;
     gpu.queue.write_buffer(&factors, 0, bytemuck::cast_slice(&[1.0f32, 1.0]));
     let result = storage(gpu, "results", 4 * longest)?;
+    // Without run-time checks, as the kernels that are held against it.
+    let mut pipelines = Pipelines::new(false);
     let mut tried = Vec::new();
     for way in &ways {
         let what = way.what();
-        let compiled = pipeline(gpu, &what, &way.text()?, "forward", &[false, true])?;
+        let compiled = pipelines.get(gpu, &way.dispatch(), &[false, true])?;
         let flops = |groups: u32| {
             let each = 2.0 * f64::from(way.width() * way.accumulators) * f64::from(TURNS * UNROLL);
             each * f64::from(groups) * f64::from(way.workgroup)
@@ -192,11 +195,11 @@ pub fn memory_rates(gpu: &Gpu) -> Result<Memory, ExecError> {
             gpu.queue.submit([]);
         }
     }
-    let workgroups: &[u32] = if software { &[8, 64] } else { &[64, 256] };
+    let mut pipelines = Pipelines::new(false);
     let mut tried = [Vec::new(), Vec::new()];
     for (entry, tried) in ["copy", "sum"].into_iter().zip(&mut tried) {
-        for &workgroup in workgroups {
-            for (each, apart) in [(1u32, false), (4, false), (16, false), (4, true), (16, true)] {
+        for workgroup in [64u32, 256] {
+            for (each, apart) in [(1u32, false), (4, false), (4, true), (8, true), (16, true)] {
                 let count = bytes / 16 / u64::from(each);
                 let (groups, row) = fold(count.div_ceil(u64::from(workgroup)) as usize);
                 let dispatch = Dispatch {
@@ -214,8 +217,7 @@ pub fn memory_rates(gpu: &Gpu) -> Result<Memory, ExecError> {
                 };
                 let how = if apart { "apart" } else { "side by side" };
                 let what = format!("{entry}, {each} vec4 an invocation {how}, workgroups of {workgroup}");
-                let text = wgsl(&dispatch).map_err(ExecError::Device)?;
-                let compiled = pipeline(gpu, &what, &text, entry, &[false, true])?;
+                let compiled = pipelines.get(gpu, &dispatch, &[false, true])?;
                 let written = if entry == "copy" { bytes } else { 16 * count };
                 let call = Call::new(gpu, &what, &compiled, &[(&from, bytes, false), (&to, written, true)], groups)?;
                 call.run(gpu, &what, WATCHDOG)?;

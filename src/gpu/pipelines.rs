@@ -63,7 +63,8 @@ impl Pipelines {
                 // WGSL is the crate's own and specialised to the shapes that the op's shape rule has passed. The parity
                 // test (tests/parity.rs) runs every kernel variant of the registry on every sample both with and
                 // without checks, demands equal bits, and surrounds every planned tensor with guards that must stay
-                // untouched; tests/updates.rs runs the ops that change variables with checks against the references.
+                // untouched; tests/updates.rs runs the ops that change variables with checks against the references. Of the two
+                // pages of gpu/micro.rs each run compares the results with what must come out.
                 #[allow(unsafe_code)]
                 unsafe {
                     gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())

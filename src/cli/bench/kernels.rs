@@ -219,10 +219,21 @@ fn wrong(results: &[KernelResult]) -> Result<(), Failure> {
 fn peaks_table(peaks: &Peaks) -> Table {
     let caption = format!("What the device can do at best (copies of {})", bytes(peaks.buffer_bytes));
     let mut table = Table::new(caption, ["what", ">rate", "how"]);
-    table.push(["multiply-adds".to_owned(), format!("{} GFLOP/s", giga(peaks.compute.best.rate)), peaks.compute.best.what.clone()]);
-    table.push(["matrix product".to_owned(), format!("{} GFLOP/s", giga(peaks.product.rate)), peaks.product.what.clone()]);
+    table.push([
+        "multiply-adds".to_owned(),
+        format!("{} GFLOP/s", giga(peaks.compute.best.rate)),
+        peaks.compute.best.what.clone(),
+    ]);
+    table.push([
+        "matrix product".to_owned(),
+        format!("{} GFLOP/s", giga(peaks.product.rate)),
+        peaks.product.what.clone(),
+    ]);
     for (name, best) in [("copy", &peaks.copy.best), ("read", &peaks.read.best)] {
         table.push([name.to_owned(), format!("{} GB/s", giga(best.rate)), best.what.clone()]);
+    }
+    if let Some(kernel) = &peaks.stream {
+        table.push(["fastest kernel".to_owned(), format!("{} GB/s", giga(kernel.rate)), kernel.what.clone()]);
     }
     table
 }

@@ -160,11 +160,8 @@ impl Roofline {
     /// Draws it.
     #[must_use]
     pub fn draw(&self) -> Plot {
-        let points: Vec<&RooflinePoint> = self
-            .points
-            .iter()
-            .filter(|p| [p.intensity, p.rate].iter().all(|v| v.is_finite() && *v > 0.0))
-            .collect();
+        let points: Vec<&RooflinePoint> =
+            self.points.iter().filter(|p| [p.intensity, p.rate].iter().all(|v| v.is_finite() && *v > 0.0)).collect();
         // The ridge, where both roofs meet, is always in the picture.
         let ridge = self.peak.0 / self.bandwidth.0;
         let area = Area {
@@ -242,7 +239,11 @@ impl Roofline {
             let x = 18.0 + if i >= rows { WIDTH / 2.0 } else { 0.0 };
             let y = top + (i % rows.max(1)) as f64 * KEY_ROW;
             let class = if p.marked { "m" } else { "l" };
-            canvas.raw(format_args!("<path d=\"{}\" class=\"{class}{}\"/>", marker(p.group, x + 34.0, y - 4.5), p.group % 6));
+            canvas.raw(format_args!(
+                "<path d=\"{}\" class=\"{class}{}\"/>",
+                marker(p.group, x + 34.0, y - 4.5),
+                p.group % 6
+            ));
             canvas.text(x + 22.0, y, "tick end", &(i + 1).to_string());
             canvas.text(x + 46.0, y, "legend", &shorten(&p.name, 60));
         }
@@ -256,7 +257,14 @@ fn label(canvas: &mut Canvas, taken: &mut Taken, (x, y): (f64, f64), text: &str)
     let mut best: Option<(f64, [f64; 4])> = None;
     for distance in [6.0, 16.0, 28.0, 42.0] {
         for (dx, dy) in [(1.0, -0.4), (1.0, 0.6), (-1.0, -0.4), (-1.0, 0.6), (0.0, -1.0), (0.0, 1.0)] {
-            let left = x + dx * distance - if dx < 0.0 { width } else if dx == 0.0 { width / 2.0 } else { 0.0 };
+            let left = x + dx * distance
+                - if dx < 0.0 {
+                    width
+                } else if dx == 0.0 {
+                    width / 2.0
+                } else {
+                    0.0
+                };
             let middle = y + dy * (distance + 5.0);
             let place = [left, middle - 5.5, left + width, middle + 5.5];
             let inside = place[0] >= LEFT && place[2] <= WIDTH - RIGHT && place[1] >= TOP - 10.0 && place[3] <= BOTTOM;
@@ -301,7 +309,8 @@ mod tests {
     fn every_point_has_a_number_and_a_name() {
         let svg = plot((1..=30).map(|i| point(f64::from(i), 2.0 + f64::from(i))).collect());
         let doc = roxmltree::Document::parse(&svg).unwrap();
-        let texts: Vec<&str> = doc.descendants().filter(|n| n.tag_name().name() == "text").filter_map(|n| n.text()).collect();
+        let texts: Vec<&str> =
+            doc.descendants().filter(|n| n.tag_name().name() == "text").filter_map(|n| n.text()).collect();
         for i in 1..=30 {
             // Once beside the marker, once in the key; an axis may show the number too.
             assert!(texts.iter().filter(|t| **t == i.to_string()).count() >= 2, "{i}: {texts:?}");
@@ -313,7 +322,9 @@ mod tests {
 
     #[test]
     fn odd_numbers_draw_nothing_odd() {
-        for points in [vec![], vec![point(1.0, 1e-30)], vec![point(f64::NAN, 1.0), point(1.0, 0.0)], vec![point(1e9, 1e14)]] {
+        for points in
+            [vec![], vec![point(1.0, 1e-30)], vec![point(f64::NAN, 1.0), point(1.0, 0.0)], vec![point(1e9, 1e14)]]
+        {
             let svg = plot(points);
             roxmltree::Document::parse(&svg).unwrap();
             assert!(!svg.contains("NaN") && !svg.contains("inf\""), "{svg}");
