@@ -206,7 +206,7 @@ fn bench_takes_shapes_from_a_file_and_draws_them() {
     assert_eq!(named, ["2x3x9x9, 5x5, 3->4", "8x9x10"]);
     let text = std::fs::read_to_string(svg).expect("a plot");
     let doc = roxmltree::Document::parse(&text).expect("XML");
-    assert!(doc.descendants().any(|n| n.text().is_some_and(|t| t.starts_with("matmul forward, 8x9x10"))), "{text}");
+    assert!(doc.descendants().any(|n| n.text().is_some_and(|t| t.starts_with("matmul forward cpu: 8x9x10"))), "{text}");
     std::fs::write(shapes, "matmul m=8 k=9 n=10\nmatmul m=8 k=9\n").expect("a file");
     let e = fails(&args);
     assert!(e.contains("shapes.txt: line 2: n= is missing"), "{e}");

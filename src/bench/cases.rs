@@ -104,6 +104,8 @@ pub struct Case {
     pub shapes: String,
     pub(super) inputs: Vec<SampleInput>,
     pub(super) state: Vec<SampleInput>,
+    /// Bytes of the inputs that the op leaves alone.
+    pub(super) unread: u64,
     build: Build,
 }
 
@@ -163,7 +165,7 @@ fn in_directions(
                 })
             }
         };
-        Case { op, direction, shapes: shapes.to_owned(), inputs, state: Vec::new(), build }
+        Case { op, direction, shapes: shapes.to_owned(), inputs, state: Vec::new(), unread: 0, build }
     };
     Ok(directions.iter().map(case).collect())
 }
@@ -229,8 +231,15 @@ pub(super) fn batch_norm2d(shape: [usize; 4]) -> Result<Vec<Case>, ShapeError> {
     g.batch_norm2d_train(nodes[0], nodes[1], nodes[2], EPS)?;
     let mut inputs = own.clone();
     inputs.extend([x(&[c]), positive(), x(&shape)]);
-    let case =
-        |direction, inputs, build| Case { op: OP, direction, shapes: shapes.clone(), inputs, state: Vec::new(), build };
+    let case = |direction, inputs, build| Case {
+        op: OP,
+        direction,
+        shapes: shapes.clone(),
+        inputs,
+        state: Vec::new(),
+        unread: 0,
+        build,
+    };
     let forward: Build = Box::new(|g, i, _| Ok(vec![g.batch_norm2d_train(i[0], i[1], i[2], EPS)?.y]));
     let backward: Build = Box::new(|g, i, _| {
         let y = g.apply(BatchNorm2d { eps: EPS, training: true }, &i[..5])?;
@@ -250,6 +259,7 @@ pub(super) fn softmax([n, c]: [usize; 2]) -> Result<Vec<Case>, ShapeError> {
         shapes,
         inputs: vec![filled(&[n, c], Fill::Positive), x(&[n, c])],
         state: Vec::new(),
+        unread: 0,
         build: Box::new(move |g, i, _| Ok(vec![g.apply(softmax::Gradient(rows), &i[..2])?])),
     });
     Ok(cases)
@@ -273,6 +283,7 @@ pub(super) fn optimizer_step(kind: OptimizerKind, parameters: usize) -> Result<V
         direction: Direction::Forward,
         shapes: format!("{}, {parameters} parameters", kind.name()),
         inputs: vec![x(&[parameters]), filled(&[4], Fill::Positive)],
+        unread: 0,
         state: std::iter::once(x(&[parameters])).chain(slots).collect(),
         build: Box::new(move |g, i, state| {
             let (params, slots) = state
@@ -294,6 +305,7 @@ pub(super) fn gather_images(images: usize, [n, c, h, w]: [usize; 4]) -> Result<V
         shapes: format!("{n} of {images}, {c}x{h}x{w}"),
         inputs: vec![bytes(&[images, c, h, w]), picked],
         state: Vec::new(),
+        unread: (images.saturating_sub(n) * c * h * w) as u64,
         build: Box::new(move |g, i, _| Ok(vec![g.gather_images(i[0], i[1], &vec![0.5; c], &vec![0.25; c])?])),
     };
     let mut g = Graph::new();

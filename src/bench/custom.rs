@@ -135,8 +135,11 @@ impl Target<'_> {
     }
 }
 
-/// A sample in a direction: its graph, the node, and the values of the graph's inputs.
-fn record(sample: &Sample, direction: Direction) -> Result<Option<(Graph, NodeId, Vec<(NodeId, Tensor)>)>, ShapeError> {
+/// A graph, a node of it, and the values of the graph's inputs.
+type Recorded = (Graph, NodeId, Vec<(NodeId, Tensor)>);
+
+/// A sample in a direction; `None` where it has no such gradient.
+fn record(sample: &Sample, direction: Direction) -> Result<Option<Recorded>, ShapeError> {
     const SEED: u32 = 5;
     let mut g = Graph::new();
     let inputs: Vec<NodeId> = sample.inputs.iter().map(|i| g.input("input", i.spec.clone())).collect();

@@ -83,7 +83,7 @@ impl<'a> Sets<'a> {
         let read: u64 = graph.ids().filter(|&id| live[id.index()] && graph.node(id).op().is_none()).map(size).sum();
         let written: u64 = roots.iter().map(|&id| size(id)).sum();
         let updated: u64 = case.state.iter().map(|s| 2 * s.spec.bytes() as u64).sum();
-        new.bytes = read + written + updated;
+        new.bytes = read - case.unread + written + updated;
         let each = (read + written + updated / 2).max(1);
         let count = (2 * cache).div_ceil(each).clamp(MIN_SETS, MAX_SETS).min((MAX_BYTES / each).max(1));
         for _ in 1..count {
@@ -113,7 +113,7 @@ impl<'a> Sets<'a> {
     #[must_use]
     pub fn footprint(&self) -> u64 {
         let state: u64 = self.case.state.iter().map(|s| s.spec.bytes() as u64).sum();
-        (self.bytes - state) * self.count() as u64
+        (self.bytes + self.case.unread - state) * self.count() as u64
     }
 
     /// The value of input `i` (behind the inputs: of the state) in a set: that of the first set, turned around by a share of
@@ -247,7 +247,7 @@ mod tests {
         let sets = Sets::new(&case, 1, 32 << 20).unwrap();
         assert_eq!((sets.flops, sets.bytes), (2 << 30, (3 * 4) << 20));
         // 12 MiB a set: six outgrow twice 32 MiB.
-        assert_eq!((sets.count(), sets.footprint()), (6, 6 * 12 << 20));
+        assert_eq!((sets.count(), sets.footprint()), (6, (6 * 12) << 20));
     }
 
     #[test]

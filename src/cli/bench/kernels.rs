@@ -285,7 +285,7 @@ fn table(results: &[KernelResult]) -> Table {
 /// The plot of the results.
 fn roofline(title: &str, peaks: &Peaks, results: &[KernelResult]) -> Roofline {
     let point = |r: &KernelResult| RooflinePoint {
-        name: format!("{} {}, {}: {}", r.op, r.direction.words(), r.shapes, r.kernel),
+        name: format!("{} {} {}: {}", r.op, r.direction.words(), r.kernel, r.shapes),
         group: OPS.iter().position(|op| *op == r.op).unwrap_or_default(),
         intensity: r.flops as f64 / r.bytes as f64,
         rate: r.flops_per_second * 1e-9,

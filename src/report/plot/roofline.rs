@@ -10,6 +10,8 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 470.0;
 const KEY_ROW: f64 = 17.0;
+/// Two roofs closer than this are drawn as one.
+const SAME: f64 = 0.97;
 
 /// One kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,26 +124,13 @@ impl Area {
         ));
     }
 
-    /// A roof from the left edge along `bandwidth` and then flat at `peak`; either may be absent.
-    fn roof(&self, canvas: &mut Canvas, bandwidth: Option<f64>, peak: Option<f64>, class: &str) {
-        let flat = peak.unwrap_or(self.ys.high).min(self.ys.high);
-        let mut path = String::new();
-        if let Some(bandwidth) = bandwidth {
-            let ridge = (flat / bandwidth).clamp(self.xs.low, self.xs.high);
-            let start = (self.ys.low / bandwidth).max(self.xs.low);
-            if start < ridge {
-                for (i, x) in [start, ridge].into_iter().enumerate() {
-                    let (x, y) = self.at(x, x * bandwidth);
-                    path.push_str(&format!("{}{} {}", if i == 0 { "M" } else { "L" }, px(x), px(y)));
-                }
-            }
-        }
-        if peak.is_some() {
-            let from = bandwidth.map_or(self.xs.low, |b| (flat / b).clamp(self.xs.low, self.xs.high));
-            let ((x0, y), (x1, _)) = (self.at(from, flat), self.at(self.xs.high, flat));
-            path.push_str(&format!("M{} {}L{} {}", px(x0), px(y), px(x1), px(y)));
-        }
-        canvas.raw(format_args!("<path d=\"{path}\" class=\"{class}\"/>"));
+    /// A roof: up along `bandwidth`, then flat at `peak`.
+    fn roof(&self, canvas: &mut Canvas, bandwidth: f64, peak: f64, class: &str) {
+        let ridge = (peak / bandwidth).clamp(self.xs.low, self.xs.high);
+        let start = (self.ys.low / bandwidth).clamp(self.xs.low, ridge);
+        let at = [(start, (start * bandwidth).min(peak)), (ridge, peak), (self.xs.high, peak)];
+        let [a, b, c] = at.map(|(x, y)| self.at(x, y)).map(|(x, y)| format!("{} {}", px(x), px(y)));
+        canvas.raw(format_args!("<path d=\"M{a}L{b}L{c}\" class=\"{class}\" fill=\"none\"/>"));
     }
 }
 
@@ -171,9 +160,13 @@ impl Roofline {
         let mut canvas = Canvas::default();
         canvas.text(18.0, 20.0, "title", &shorten(&self.title, 110));
         area.frame(&mut canvas);
-        area.roof(&mut canvas, Some(self.copy.0), None, "reference");
-        area.roof(&mut canvas, None, Some(self.product.0), "reference");
-        area.roof(&mut canvas, Some(self.bandwidth.0), Some(self.peak.0), "l5");
+        if self.copy.0 < SAME * self.bandwidth.0 {
+            area.roof(&mut canvas, self.copy.0, self.peak.0, "reference");
+        }
+        if self.product.0 < SAME * self.peak.0 {
+            area.roof(&mut canvas, self.bandwidth.0, self.product.0, "reference");
+        }
+        area.roof(&mut canvas, self.bandwidth.0, self.peak.0, "l5");
         self.roof_names(&mut canvas, &area);
         let mut taken = Taken::default();
         let places: Vec<(f64, f64)> = points.iter().map(|p| area.at(p.intensity, p.rate)).collect();
@@ -200,10 +193,15 @@ impl Roofline {
     fn roof_names(&self, canvas: &mut Canvas, area: &Area) {
         let (x, y) = area.at(area.xs.high, self.peak.0);
         canvas.text(x - 6.0, y - 7.0, "tick end", &format!("{} {:.1} GFLOP/s", self.peak.1, self.peak.0));
-        if self.product.0 > area.ys.low && self.product.0 < 0.97 * self.peak.0 {
-            let (x, y) = area.at(area.xs.high, self.product.0);
+        if self.product.0 > area.ys.low && self.product.0 < SAME * self.peak.0 {
+            // Left of the roof, where no kernel can be.
+            let (x, y) = area.at((self.product.0 / self.bandwidth.0).clamp(area.xs.low, area.xs.high), self.product.0);
             let text = format!("{} {:.1} GFLOP/s", self.product.1, self.product.0);
-            canvas.text(x - 6.0, y - 7.0, "tick end", &text);
+            if x - LEFT > 7.6 * text.len() as f64 {
+                canvas.text(x - 10.0, y + 4.0, "tick end", &text);
+            } else {
+                canvas.text(WIDTH - RIGHT - 6.0, y - 7.0, "tick end", &text);
+            }
         }
         let slope = ((BOTTOM - TOP) / (area.ys.high / area.ys.low).ln())
             / ((WIDTH - RIGHT - LEFT) / (area.xs.high / area.xs.low).ln());
@@ -226,7 +224,7 @@ impl Roofline {
             ));
         };
         along(self.bandwidth.0, &self.bandwidth.1, true);
-        if self.copy.0 < 0.97 * self.bandwidth.0 {
+        if self.copy.0 < SAME * self.bandwidth.0 {
             along(self.copy.0, &self.copy.1, false);
         }
     }
