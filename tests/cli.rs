@@ -82,8 +82,12 @@ fn what_does_not_exist_is_named_in_one_line() {
     assert!(e.contains("conv2:") && e.contains("did you mean conv2d?"), "{e}");
     let e = fails(&["bench", "kernels", "--op", "linar", "--device", "cpu"]);
     assert!(e.contains("did you mean linear?"), "{e}");
-    let e = fails(&["bench", "kernels", "--shapes", "7x7x7", "--device", "cpu"]);
+    let e = fails(&["bench", "kernels", "--only", "7x7x7", "--device", "cpu"]);
     assert!(e.contains("7x7x7"), "{e}");
+    let e = fails(&["bench", "kernels", "--shapes", "no/such/file", "--device", "cpu"]);
+    assert!(e.contains("no/such/file"), "{e}");
+    let e = fails(&["bench", "kernels", "--shapes", "matmul m=2 k=2 n=2; conv2d c=1", "--device", "cpu"]);
+    assert!(e.starts_with("--shapes: line 2: ") && e.contains("o="), "{e}");
     let e = fails(&["graph", "--model", "cnn9", "--size", "64", "--device", "cpu"]);
     assert!(e.contains("cnn9") && e.contains("cnn1"), "{e}");
     let e = fails(&["data", "summary", "no/such\npath"]);
@@ -179,6 +183,34 @@ fn bench_measures_a_kernel_and_checks_it() {
     let results = b["results"].as_array().expect("results");
     assert_eq!(results.len(), 2, "{b}");
     assert!(results.iter().all(|r| r["correct"] == true && r["bytes_per_second"].as_f64().is_some()), "{b}");
+    for r in results {
+        let floor = r["floor"]["seconds"].as_f64().expect("a floor");
+        let over = r["times"]["median"].as_f64().expect("a median") / floor;
+        assert!(floor > 0.0 && (over / r["floor"]["over"].as_f64().expect("a ratio") - 1.0).abs() < 1e-9, "{r}");
+        assert!(r["sets"].as_u64().is_some_and(|n| n >= 2), "{r}");
+    }
+    for peak in ["compute", "copy", "read"] {
+        assert!(b["peaks"][peak]["best"]["rate"].as_f64().is_some_and(|rate| rate > 1e8), "{b}");
+    }
+}
+
+#[test]
+fn bench_takes_shapes_from_a_file_and_draws_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [shapes, svg] = ["shapes.txt", "roofline.svg"].map(|name| folder.path().join(name));
+    std::fs::write(&shapes, "# two\nconv2d n=2 c=3 size=9 o=4 k=5\n\nmatmul m=8 k=9 n=10\n").expect("a file");
+    let [shapes, svg] = [&shapes, &svg].map(|path| path.to_str().expect("UTF-8"));
+    let args = ["bench", "kernels", "--shapes", shapes, "--svg", svg, "--runs", "2", "--direction", "forward"];
+    let args: Vec<&str> = args.into_iter().chain(["--device", "cpu", "--quiet"]).collect();
+    let b = json(&args);
+    let named: Vec<&str> = b["results"].as_array().into_iter().flatten().filter_map(|r| r["shapes"].as_str()).collect();
+    assert_eq!(named, ["2x3x9x9, 5x5, 3->4", "8x9x10"]);
+    let text = std::fs::read_to_string(svg).expect("a plot");
+    let doc = roxmltree::Document::parse(&text).expect("XML");
+    assert!(doc.descendants().any(|n| n.text().is_some_and(|t| t.starts_with("matmul forward cpu: 8x9x10"))), "{text}");
+    std::fs::write(shapes, "matmul m=8 k=9 n=10\nmatmul m=8 k=9\n").expect("a file");
+    let e = fails(&args);
+    assert!(e.contains("shapes.txt: line 2: n= is missing"), "{e}");
 }
 
 #[test]

@@ -1,68 +1,27 @@
-//! Kernels one by one: a graph that holds a single op on inputs, each variant timed and compared with the CPU.
-
-use std::sync::Arc;
+//! Kernels one by one: a graph that holds a single op on rotating inputs, each variant timed, compared with the CPU, and held
+//! against the least time that the device could take.
 
 use serde::Serialize;
 
+use super::cases::{Case, Direction};
 use super::measure::{Budget, Times, repeat, wall};
+use super::peaks::Floor;
+use super::sets::{Sets, last_level_cache};
+use crate::check::CheckError;
 use crate::cpu;
-use crate::exec::{ExecError, Executor};
-use crate::gpu::choice::choose;
+use crate::exec::{ExecError, Executor as _, Program};
+use crate::gpu::lower::AdapterKind;
 use crate::gpu::{self, Gpu, Options};
-use crate::graph::{Graph, NodeId};
-use crate::nn::summary;
-use crate::ops::conv2d::Conv2d;
-use crate::ops::pool2d::Pool2d;
+use crate::graph::Graph;
 use crate::ops::{LowerCx, PLAIN};
-use crate::rng::{Rng, Stream};
-use crate::shape::{ShapeError, Spec};
-use crate::store::ParamStore;
-use crate::tensor::{Data, Tensor, relative_error};
+use crate::tensor::{Tensor, relative_error};
 
 /// Relative error (`||a - b|| / ||b||`) above which a kernel counts as wrong: both sides are `f32` and add up to a
 /// million numbers in different orders.
 pub const TOLERANCE: f64 = 1e-4;
 
-/// The ops that have cases.
-pub const OPS: [&str; 4] = ["conv2d", "linear", "matmul", "max_pool2d"];
-
-/// Which of an op's kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// The op itself.
-    Forward,
-    /// The gradient with respect to its first input.
-    InputGrad,
-    /// The gradient with respect to its weight.
-    WeightGrad,
-}
-
-impl Direction {
-    /// For tables.
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Forward => "forward",
-            Self::InputGrad => "input gradient",
-            Self::WeightGrad => "weight gradient",
-        }
-    }
-}
-
-type Build = Box<dyn Fn(&mut Graph, &[NodeId]) -> Result<NodeId, ShapeError>>;
-
-/// One op at one shape, in one direction.
-pub struct Case {
-    /// The op.
-    pub op: &'static str,
-    /// The direction.
-    pub direction: Direction,
-    /// The shapes in words.
-    pub shapes: String,
-    inputs: Vec<Spec>,
-    build: Build,
-}
+/// Last cache of a GPU with memory of its own, in bytes: no API tells it, and none has more today.
+const GPU_CACHE: u64 = 128 << 20;
 
 /// One kernel's figures.
 #[derive(Clone, Debug, Serialize)]
@@ -73,8 +32,9 @@ pub struct KernelResult {
     pub direction: Direction,
     /// The shapes in words.
     pub shapes: String,
-    /// The kernel variant; `cpu` for the CPU executor.
-    pub kernel: &'static str,
+    /// The kernel variant (of each op that takes part, joined by `+`); `cpu` for the CPU executor, the file's name for a
+    /// kernel of one's own.
+    pub kernel: String,
     /// Whether training would take this variant here.
     pub chosen: bool,
     /// Seconds.
@@ -83,154 +43,140 @@ pub struct KernelResult {
     pub gpu_timestamps: bool,
     /// Floating-point operations.
     pub flops: u64,
-    /// Bytes of all inputs and the output, each moved once.
+    /// Bytes of all inputs and results, each moved once: the fewest that any kernel can move.
     pub bytes: u64,
     /// Operations a second.
     pub flops_per_second: f64,
     /// Bytes a second.
     pub bytes_per_second: f64,
+    /// Sets of inputs that were run in turn.
+    pub sets: usize,
+    /// Bytes of all sets together.
+    pub footprint_bytes: u64,
     /// Relative error against the CPU executor in `f32` (for the CPU itself: against its readable loops).
     pub error: f64,
     /// Whether the error is within [`TOLERANCE`].
     pub correct: bool,
+    /// The least time that the device could take; `None` before the peaks are known.
+    pub floor: Option<Floor>,
 }
 
-/// 3x3 convolutions with padding 1 and bias: batch, input channels, size, output channels, and of what.
-const CONVS: [([usize; 4], &str); 4] = [
-    ([32, 64, 64, 64], ""),
-    ([32, 1, 128, 32], " (cnn1-3 layer 1)"),
-    ([32, 32, 64, 64], " (cnn2-3 layer 2)"),
-    ([32, 64, 32, 128], " (cnn3 layer 3)"),
-];
-
-/// All cases.
-#[must_use]
-pub fn cases() -> Vec<Case> {
-    use Direction::{Forward, InputGrad, WeightGrad};
-    let mut all = Vec::new();
-    let mut add = |op, direction, shapes: &str, inputs: &[Spec], build: Build| {
-        all.push(Case { op, direction, shapes: shapes.to_owned(), inputs: inputs.to_vec(), build });
-    };
-    for ([n, c, size, o], of) in CONVS {
-        let shapes = format!("{n}x{c}x{size}x{size}, 3x3, {c}->{o}{of}");
-        let (x, w, b) = (Spec::float([n, c, size, size]), Spec::float([o, c, 3, 3]), Spec::float([o]));
-        for direction in [Forward, InputGrad, WeightGrad] {
-            // Images take no gradient, so one input channel is never asked for it.
-            if direction == InputGrad && c == 1 {
-                continue;
-            }
-            let build: Build = Box::new(|g, i| g.conv2d(i[0], i[1], Some(i[2]), Conv2d::same(3)));
-            add("conv2d", direction, &shapes, &[x.clone(), w.clone(), b.clone()], build);
-        }
-    }
-    for [n, k, m] in [[32, 65_536, 128], [32, 8192, 128]] {
-        let shapes = format!("{n}x{k} -> {m}");
-        let inputs = [Spec::float([n, k]), Spec::float([m, k]), Spec::float([m])];
-        for direction in [Forward, InputGrad, WeightGrad] {
-            add("linear", direction, &shapes, &inputs, Box::new(|g, i| g.linear(i[0], i[1], Some(i[2]))));
-        }
-    }
-    for direction in [Forward, InputGrad] {
-        let inputs = [Spec::float([32, 32, 128, 128])];
-        add(
-            "max_pool2d",
-            direction,
-            "32x32x128x128, 2x2",
-            &inputs,
-            Box::new(|g, i| g.max_pool2d(i[0], Pool2d::square(2))),
-        );
-    }
-    let square = Spec::float([1024, 1024]);
-    add("matmul", Forward, "1024x1024x1024", &[square.clone(), square], Box::new(|g, i| g.matmul(i[0], i[1])));
-    all
-}
-
-/// A case, recorded: its only live op is the one that is measured.
-struct Recorded {
-    graph: Arc<Graph>,
-    output: NodeId,
-    values: Vec<(NodeId, Tensor)>,
-    flops: u64,
-    bytes: u64,
-}
-
-impl Case {
-    fn record(&self, seed: u32) -> Result<Recorded, ShapeError> {
-        let mut g = Graph::new();
-        let mut inputs: Vec<NodeId> = self.inputs.iter().map(|s| g.input("input", s.clone())).collect();
-        let forward = (self.build)(&mut g, &inputs)?;
-        let output = match self.direction {
-            Direction::Forward => forward,
-            _ => {
-                let dy = g.input("gradient", g.spec(forward).clone());
-                let leaf = inputs[usize::from(self.direction == Direction::WeightGrad)];
-                inputs.push(dy);
-                let grads = g.gradients(forward, Some(dy), &[leaf])?;
-                let missing = ShapeError::NoDerivative { op: self.op, input: 0 };
-                grads.into_iter().flatten().next().ok_or(missing)?
-            }
-        };
-        let live = g.live(&[output]);
-        let mut values = Vec::new();
-        for (i, &id) in inputs.iter().enumerate().filter(|(_, id)| live[id.index()]) {
-            let spec = g.spec(id);
-            let mut rng = Rng::new(seed, i as u32, Stream::Sample as u32);
-            let data = Data::F32((0..spec.numel()).map(|_| rng.normal()).collect());
-            values.push((id, Tensor::new(spec.shape.clone(), data).expect("as many numbers as elements")));
-        }
-        let rows = summary::nodes(&g);
-        let sum = |of: fn(&summary::NodeRow) -> u64| rows.iter().filter(|r| live[r.node]).map(of).sum();
-        let (flops, bytes) = (sum(|r| r.flops), sum(|r| r.bytes));
-        Ok(Recorded { graph: Arc::new(g), output, values, flops, bytes })
-    }
-}
-
-impl Recorded {
-    /// The kernel variants of its op, the plain one first, and the one that the table takes.
-    fn variants(&self, gpu: &Gpu) -> (Vec<&'static str>, &'static str) {
-        let node = self.graph.node(self.output);
-        let Some(op) = node.op() else { return (vec![PLAIN], PLAIN) };
-        let specs: Vec<_> = node.inputs().iter().map(|&i| self.graph.spec(i)).collect();
-        let cx = LowerCx {
-            inputs: &specs,
-            output: &node.spec,
-            adapter: gpu.kind,
-            subgroup: gpu.subgroup,
-            companion: false,
-            variant: PLAIN,
-        };
-        let supported = op.variants(&cx);
-        let chosen = choose(op.as_ref(), &cx, &supported);
-        (supported, chosen)
-    }
-
-    /// Compiles, runs once and reads the output.
-    fn first(&self, executor: &mut dyn Executor) -> Result<(crate::exec::Program, Vec<f64>), ExecError> {
-        executor.load(&ParamStore::new())?;
-        let program = executor.compile(&self.graph, &[self.output])?;
-        for (node, value) in &self.values {
-            executor.set(program, *node, value)?;
-        }
-        executor.run(program)?;
-        Ok((program, executor.read(program, self.output)?.to_f64()))
-    }
-
-    fn result(&self, case: &Case, kernel: &'static str, times: Times, error: f64) -> KernelResult {
-        KernelResult {
-            op: case.op,
-            direction: case.direction,
-            shapes: case.shapes.clone(),
+impl KernelResult {
+    pub(super) fn new(sets: &Sets<'_>, kernel: String, times: Times, error: f64) -> Self {
+        let (flops, bytes) = (sets.flops, sets.bytes);
+        Self {
+            op: sets.case.op,
+            direction: sets.case.direction,
+            shapes: sets.case.shapes.clone(),
             kernel,
             chosen: true,
             times,
             gpu_timestamps: false,
-            flops: self.flops,
-            bytes: self.bytes,
-            flops_per_second: self.flops as f64 / times.median,
-            bytes_per_second: self.bytes as f64 / times.median,
+            flops,
+            bytes,
+            flops_per_second: flops as f64 / times.median,
+            bytes_per_second: bytes as f64 / times.median,
+            sets: sets.count(),
+            footprint_bytes: sets.footprint(),
             error,
             correct: error <= TOLERANCE,
+            floor: None,
         }
+    }
+}
+
+/// The cache that the sets of a case must outgrow on an adapter.
+#[must_use]
+pub fn cache_of(kind: AdapterKind) -> u64 {
+    if kind == AdapterKind::Software { last_level_cache() } else { GPU_CACHE }
+}
+
+/// The largest relative error over some results.
+pub(super) fn error_of(results: &[Tensor], expected: &[Tensor]) -> f64 {
+    if results.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    results.iter().zip(expected).map(|(a, b)| relative_error(&a.to_f64(), &b.to_f64())).fold(0.0, f64::max)
+}
+
+/// The sets that are verified: the first and the last.
+pub(super) fn verified(sets: &Sets<'_>) -> Vec<usize> {
+    let last = sets.count() - 1;
+    if last == 0 { vec![0] } else { vec![0, last] }
+}
+
+/// What the fast CPU executor computes for the verified sets.
+pub(super) fn expected(sets: &Sets<'_>) -> Result<Vec<(usize, Vec<Tensor>)>, ExecError> {
+    let mut executor = cpu::Executor::<f32>::fast();
+    sets.load(&mut executor)?;
+    let mut all = Vec::new();
+    for set in verified(sets) {
+        sets.write_inputs(&mut executor, set)?;
+        sets.write_state(&mut executor, set)?;
+        let program = sets.compile(&mut executor, set)?;
+        executor.run(program)?;
+        all.push((set, sets.results(&mut executor, program, set)?));
+        executor.release(program);
+    }
+    Ok(all)
+}
+
+/// A case on the CPU executor, ready to be run.
+#[derive(Debug)]
+pub struct OnCpu<'a> {
+    sets: Sets<'a>,
+    executor: cpu::Executor<f32>,
+    programs: Vec<Program>,
+    next: usize,
+}
+
+impl<'a> OnCpu<'a> {
+    /// Prepares a case and runs each set once.
+    ///
+    /// # Errors
+    /// The case cannot be recorded.
+    pub fn new(case: &'a Case, seed: u32) -> Result<Self, CheckError> {
+        let sets = Sets::new(case, seed, last_level_cache())?;
+        let mut executor = cpu::Executor::<f32>::fast();
+        sets.load(&mut executor)?;
+        let mut programs = Vec::with_capacity(sets.count());
+        for set in 0..sets.count() {
+            sets.write_inputs(&mut executor, set)?;
+            sets.write_state(&mut executor, set)?;
+            programs.push(sets.compile(&mut executor, set)?);
+            executor.run(programs[set])?;
+        }
+        Ok(Self { sets, executor, programs, next: 0 })
+    }
+
+    /// The sets.
+    #[must_use]
+    pub fn sets(&self) -> &Sets<'a> {
+        &self.sets
+    }
+
+    /// Seconds of one run, on the next set.
+    ///
+    /// # Errors
+    /// Those of the executor.
+    pub fn run(&mut self) -> Result<f64, ExecError> {
+        let program = self.programs[self.next % self.programs.len()];
+        self.next += 1;
+        wall(|| self.executor.run(program))
+    }
+
+    /// The largest error of the first set's results against the readable loops.
+    fn error(&mut self) -> Result<f64, ExecError> {
+        self.sets.write_state(&mut self.executor, 0)?;
+        self.executor.run(self.programs[0])?;
+        let results = self.sets.results(&mut self.executor, self.programs[0], 0)?;
+        let mut judge = cpu::Executor::<f32>::reference();
+        self.sets.load(&mut judge)?;
+        self.sets.write_inputs(&mut judge, 0)?;
+        self.sets.write_state(&mut judge, 0)?;
+        let program = self.sets.compile(&mut judge, 0)?;
+        judge.run(program)?;
+        Ok(error_of(&results, &self.sets.results(&mut judge, program, 0)?))
     }
 }
 
@@ -238,18 +184,139 @@ impl Recorded {
 ///
 /// # Errors
 /// The case cannot be recorded.
-pub fn on_cpu(case: &Case, budget: Budget, seed: u32) -> Result<KernelResult, crate::check::CheckError> {
-    let recorded = case.record(seed)?;
-    let mut executor = cpu::Executor::<f32>::fast();
-    let (program, output) = recorded.first(&mut executor)?;
-    let (_, expected) = recorded.first(&mut cpu::Executor::<f32>::reference())?;
-    let times = repeat(budget, || wall(|| executor.run(program)))?;
-    Ok(recorded.result(case, "cpu", times, relative_error(&output, &expected)))
+pub fn on_cpu(case: &Case, budget: Budget, seed: u32) -> Result<KernelResult, CheckError> {
+    let mut bench = OnCpu::new(case, seed)?;
+    let times = repeat(budget, || bench.run())?;
+    let error = bench.error()?;
+    Ok(KernelResult::new(&bench.sets, "cpu".to_owned(), times, error))
 }
 
-/// Measures every kernel variant of a case on an adapter.
+/// A case on a GPU: its inputs lie on the device, and kernels are compiled one after the other.
+#[derive(Debug)]
+pub struct OnGpu<'a> {
+    sets: Sets<'a>,
+    executor: gpu::Executor,
+    programs: Vec<Program>,
+    next: usize,
+    timestamps: bool,
+}
+
+impl<'a> OnGpu<'a> {
+    /// Puts the inputs of all sets on the device.
+    ///
+    /// # Errors
+    /// The case cannot be recorded, or the device has no room for it.
+    pub fn new(case: &'a Case, gpu: &Gpu, seed: u32) -> Result<Self, CheckError> {
+        let sets = Sets::new(case, seed, cache_of(gpu.kind))?;
+        let mut executor = gpu::Executor::new(gpu.clone(), Options::default());
+        sets.load(&mut executor)?;
+        for set in 0..sets.count() {
+            sets.write_inputs(&mut executor, set)?;
+            // All sets at once would take their memory twice.
+            executor.flush()?;
+        }
+        Ok(Self { sets, executor, programs: Vec::new(), next: 0, timestamps: gpu.has_timestamps() })
+    }
+
+    /// The sets.
+    #[must_use]
+    pub fn sets(&self) -> &Sets<'a> {
+        &self.sets
+    }
+
+    /// Whether times are GPU timestamps.
+    #[must_use]
+    pub fn timestamps(&self) -> bool {
+        self.timestamps
+    }
+
+    /// Compiles a variant (`None`: what training takes) and runs each set once; returns the name of the kernels.
+    ///
+    /// # Errors
+    /// A kernel does not compile, or the device fails.
+    pub fn prepare(&mut self, variant: Option<&str>) -> Result<String, ExecError> {
+        for program in self.programs.drain(..) {
+            self.executor.release(program);
+        }
+        self.next = 0;
+        self.executor.set_variant(variant.map(str::to_owned));
+        for set in 0..self.sets.count() {
+            self.sets.write_state(&mut self.executor, set)?;
+            self.programs.push(self.sets.compile(&mut self.executor, set)?);
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for (node, name) in self.executor.variants(self.programs[0]) {
+            if self.sets.measured(node.index()) && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        // `plain` beside a faster kernel is an op that has no other.
+        if names.len() > 1 {
+            names.retain(|n| *n != PLAIN);
+        }
+        Ok(names.join("+"))
+    }
+
+    /// Runs each set once, and gives the largest error of the verified ones.
+    fn warm_up(&mut self, expected: &[(usize, Vec<Tensor>)]) -> Result<f64, ExecError> {
+        let mut worst: f64 = 0.0;
+        for set in 0..self.sets.count() {
+            self.executor.run(self.programs[set])?;
+            if let Some((_, expected)) = expected.iter().find(|e| e.0 == set) {
+                let results = self.sets.results(&mut self.executor, self.programs[set], set)?;
+                worst = worst.max(error_of(&results, expected));
+            }
+        }
+        self.executor.wait()?;
+        Ok(worst)
+    }
+
+    /// Seconds of one run, on the next set.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn run(&mut self) -> Result<f64, ExecError> {
+        let program = self.programs[self.next % self.programs.len()];
+        self.next += 1;
+        if self.timestamps {
+            let times = self.executor.run_timed(program)?;
+            return Ok(times.iter().filter(|t| self.sets.measured(t.node)).map(|t| t.seconds).sum());
+        }
+        wall(|| {
+            self.executor.run(program)?;
+            self.executor.wait()
+        })
+    }
+
+    /// The variants that some op of the case has here, the plain one first.
+    fn variants(&self, kind: AdapterKind, subgroup: Option<u32>) -> Vec<&'static str> {
+        let set = &self.sets.sets[0];
+        let (graph, live): (&Graph, _) = (&set.graph, set.graph.live(&set.roots));
+        let mut all = vec![PLAIN];
+        for id in graph.ids().filter(|id| live[id.index()] && self.sets.measured(id.index())) {
+            let node = graph.node(id);
+            let Some(op) = node.op() else { continue };
+            let specs: Vec<_> = node.inputs().iter().map(|&i| graph.spec(i)).collect();
+            for variant in op.variants(&LowerCx {
+                inputs: &specs,
+                output: &node.spec,
+                adapter: kind,
+                subgroup,
+                companion: false,
+                variant: PLAIN,
+            }) {
+                if !all.contains(&variant) {
+                    all.push(variant);
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Measures the kernels of a case on an adapter.
 ///
-/// With `ladder`, every variant that supports the case is measured; without, the one that the table takes.
+/// With `ladder`, every variant that supports the case is measured; without, the one that training takes.
 ///
 /// # Errors
 /// The case cannot be recorded, or the device fails.
@@ -259,55 +326,59 @@ pub fn on_gpu(
     budget: Budget,
     ladder: bool,
     seed: u32,
-) -> Result<Vec<KernelResult>, crate::check::CheckError> {
-    let recorded = case.record(seed)?;
-    let (_, expected) = recorded.first(&mut cpu::Executor::<f32>::fast())?;
-    let (mut variants, chosen) = recorded.variants(gpu);
-    if !ladder {
-        variants = vec![chosen];
+) -> Result<Vec<KernelResult>, CheckError> {
+    let mut bench = OnGpu::new(case, gpu, seed)?;
+    let expected = expected(&bench.sets)?;
+    let chosen = bench.prepare(None)?;
+    let mut wanted: Vec<Option<&str>> = vec![None];
+    if ladder {
+        let variants = bench.variants(gpu.kind, gpu.subgroup);
+        wanted = variants.into_iter().map(Some).chain([None]).collect();
     }
-    let mut results = Vec::with_capacity(variants.len());
-    for kernel in variants {
-        let options = Options { variant: Some(kernel.to_owned()), ..Options::default() };
-        let mut executor = gpu::Executor::new(gpu.clone(), options);
-        let (program, output) = recorded.first(&mut executor)?;
-        let error = relative_error(&output, &expected);
-        // An adapter without timestamps says so at the first try.
-        let gpu_timestamps = executor.run_timed(program).is_ok();
-        let times: Result<Times, ExecError> = repeat(budget, || {
-            if gpu_timestamps {
-                return Ok(executor.run_timed(program)?.iter().map(|t| t.seconds).sum());
-            }
-            wall(|| {
-                executor.run(program)?;
-                executor.wait()
-            })
-        });
-        let result = recorded.result(case, kernel, times?, error);
-        results.push(KernelResult { chosen: kernel == chosen, gpu_timestamps, ..result });
+    let mut results: Vec<KernelResult> = Vec::new();
+    for variant in wanted {
+        let kernel = bench.prepare(variant)?;
+        if results.iter().any(|r| r.kernel == kernel) {
+            // A mixture of variants that is one of those before; or a variant that the device has no room for.
+            continue;
+        }
+        let mut error = bench.warm_up(&expected)?;
+        let times: Result<Times, ExecError> = repeat(budget, || bench.run());
+        let times = times?;
+        if case.state.is_empty() && !bench.sets.sets[0].roots.is_empty() {
+            // What was timed gave what was verified.
+            let again = bench.sets.results(&mut bench.executor, bench.programs[0], 0)?;
+            error = error.max(error_of(&again, &expected[0].1));
+        }
+        let result = KernelResult::new(&bench.sets, kernel.clone(), times, error);
+        results.push(KernelResult { chosen: kernel == chosen, gpu_timestamps: bench.timestamps, ..result });
     }
     Ok(results)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::cases::{batch_norm2d, matmul, optimizer_step, softmax};
     use super::*;
 
     #[test]
-    fn every_case_measures_one_op() {
-        for case in cases() {
-            let recorded = case.record(1).unwrap();
-            let live = recorded.graph.live(&[recorded.output]);
-            let ops = recorded.graph.ids().filter(|id| live[id.index()] && recorded.graph.node(*id).op().is_some());
-            assert_eq!(ops.count(), 1, "{} {:?}", case.shapes, case.direction);
-            assert!(OPS.contains(&case.op) && recorded.flops > 0 && recorded.bytes > 0, "{}", case.shapes);
+    fn the_cpu_is_measured_and_judged() {
+        let budget = Budget { runs: 2, time: std::time::Duration::from_secs(1) };
+        let sgd = "sgd:momentum=0.9".parse().unwrap();
+        let cases = [batch_norm2d([2, 3, 4, 5]), softmax([3, 7]), optimizer_step(sgd, 1000), matmul([3, 4, 5])];
+        for case in cases.into_iter().flatten().flatten() {
+            let r = on_cpu(&case, budget, 1).unwrap();
+            assert!(r.correct && r.times.median > 0.0, "{case:?}: {}", r.error);
+            assert_eq!((r.kernel.as_str(), r.gpu_timestamps), ("cpu", false));
         }
-        assert!(OPS.iter().all(|op| cases().iter().any(|c| c.op == *op)));
     }
 
     #[test]
-    fn flops_and_bytes_of_a_known_product() {
-        let product = cases().into_iter().find(|c| c.op == "matmul").unwrap().record(1).unwrap();
-        assert_eq!((product.flops, product.bytes), (2 << 30, (3 * 4) << 20));
+    fn results_that_differ_are_seen() {
+        let t = |v: f32| Tensor::f32([2], vec![1.0, v]).unwrap();
+        assert_eq!(error_of(&[t(2.0)], &[t(2.0)]), 0.0);
+        assert!(error_of(&[t(2.0), t(2.1)], &[t(2.0), t(2.0)]) > TOLERANCE);
+        assert_eq!(error_of(&[t(f32::NAN)], &[t(2.0)]), f64::INFINITY);
+        assert_eq!(error_of(&[], &[t(2.0)]), f64::INFINITY);
     }
 }

@@ -1,5 +1,6 @@
 //! Why a command failed.
 
+use crate::bench::custom::CustomError;
 use crate::check::CheckError;
 use crate::data::DataError;
 use crate::exec::ExecError;
@@ -30,6 +31,9 @@ pub enum Failure {
     /// Shapes that do not fit.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// A kernel of one's own.
+    #[error(transparent)]
+    Custom(#[from] CustomError),
     /// A file or folder.
     #[error(transparent)]
     Fs(#[from] FsError),

@@ -205,6 +205,12 @@ impl Gpu {
         self.summary.max_binding_bytes.min(self.summary.max_buffer_bytes)
     }
 
+    /// Whether the device puts timestamps around its work.
+    #[must_use]
+    pub fn has_timestamps(&self) -> bool {
+        self.timestamps
+    }
+
     /// `lavapipe (software, Vulkan, driver)`.
     #[must_use]
     pub fn describe(&self) -> String {

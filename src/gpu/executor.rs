@@ -139,6 +139,11 @@ impl Executor {
         self.program(p).steps.iter().map(|s| (s.node, s.variant)).collect()
     }
 
+    /// Changes [`Options::variant`] for the programs that are compiled from here on.
+    pub fn set_variant(&mut self, variant: Option<String>) {
+        self.options.variant = variant;
+    }
+
     /// Pipelines that were compiled so far.
     #[must_use]
     pub fn pipeline_count(&self) -> usize {
@@ -152,6 +157,15 @@ impl Executor {
     pub fn wait(&mut self) -> Result<(), ExecError> {
         self.in_flight.clear();
         wait(&self.gpu, None)
+    }
+
+    /// Sends what was written to variables, which otherwise waits in memory of its own for the next run, and waits for it.
+    ///
+    /// # Errors
+    /// As [`Executor::wait`].
+    pub fn flush(&mut self) -> Result<(), ExecError> {
+        self.gpu.queue.submit([]);
+        self.wait()
     }
 
     /// After a run with [`Options::guards`]: that no kernel wrote outside its tensors.

@@ -5,14 +5,17 @@ mod compile;
 pub mod conv;
 mod device;
 mod executor;
+pub mod foreign;
 pub mod kernels;
 pub mod lower;
 pub mod matmul;
 mod memory;
+pub mod micro;
 mod pages;
 mod pipeline_disk;
 mod pipelines;
 pub mod plan;
+mod raw;
 mod template;
 pub mod tuned;
 

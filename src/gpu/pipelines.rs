@@ -61,6 +61,17 @@ impl Pipelines {
         Ok(keys.iter().map(|key| self.cache[key].clone()).collect())
     }
 
+    /// As [`Self::get`], for one dispatch.
+    pub(super) fn one(
+        &mut self,
+        gpu: &Gpu,
+        dispatch: &Dispatch,
+        writable: &[bool],
+    ) -> Result<wgpu::ComputePipeline, ExecError> {
+        let mut compiled = self.get(gpu, &[Wanted { dispatch, writable: writable.to_vec() }])?;
+        Ok(compiled.pop().expect("one was asked for"))
+    }
+
     fn compile(&self, gpu: &Gpu, wanted: &Wanted<'_>, (text, entry): &Key) -> Result<wgpu::ComputePipeline, ExecError> {
         let what = format!("shaders/{} ({entry})", wanted.dispatch.shader);
         let entries: Vec<wgpu::BindGroupLayoutEntry> = wanted
@@ -89,7 +100,8 @@ impl Pipelines {
                 // WGSL is the crate's own and specialised to the shapes that the op's shape rule has passed. The parity
                 // test (tests/parity.rs) runs every kernel variant of the registry on every sample both with and
                 // without checks, demands equal bits, and surrounds every planned tensor with guards that must stay
-                // untouched; tests/updates.rs runs the ops that change variables with checks against the references.
+                // untouched; tests/updates.rs runs the ops that change variables with checks against the references. Of the two
+                // pages of gpu/micro.rs each run compares the results with what must come out.
                 #[allow(unsafe_code)]
                 unsafe {
                     gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())

@@ -147,7 +147,7 @@ fn class(series: &Series, markers: bool) -> String {
 }
 
 /// Circle, square, diamond or triangle around a point.
-fn marker(kind: usize, x: f64, y: f64) -> String {
+pub(super) fn marker(kind: usize, x: f64, y: f64) -> String {
     let r = 3.6;
     match kind % 4 {
         0 => format!("M{} {}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0z", px(x - r), px(y), d = 2.0 * r),

@@ -8,12 +8,14 @@
 mod axis;
 mod line;
 mod matrix;
+mod roofline;
 
 use std::fmt::Write as _;
 
 pub use axis::{Axis, Range};
 pub use line::{LineChart, Series};
 pub use matrix::confusion_plot;
+pub use roofline::{Roofline, RooflinePoint};
 
 /// The style of every plot, light and dark. A page that shows plots inline needs it once.
 pub const STYLE: &str = include_str!("../templates/plot.css");
