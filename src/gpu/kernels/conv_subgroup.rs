@@ -168,7 +168,8 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
     let ob = channels(p.c_out, lanes);
     let tile = choose(c, h, w, ob, lanes)?;
     let blocks = p.c_out.div_ceil(ob).next_multiple_of(lanes);
-    let packed = blocks * ob * p.c_in * p.k_h * p.k_w;
+    // The page puts room for a bias behind the weights, which here is read where it lies.
+    let packed = blocks * ob * (p.c_in * p.k_h * p.k_w + 1);
     let (repack_groups, repack_row) = grid(packed, 64)?;
     let tiles = blocks / lanes * w.div_ceil(tile.pixels) * h.div_ceil(tile.rows) * p.n;
     let (groups, row) = grid(tiles, 1)?;
@@ -195,6 +196,7 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
             ("K_W", u(p.k_w)),
             ("OB", u(ob * lanes)),
             ("FLIP", Const::B(c.flip)),
+            ("BIAS", Const::B(false)),
             ("ROW", u(repack_row)),
         ],
         args: vec![Arg::Input(1 + gated), Arg::Scratch(0)],
