@@ -1,5 +1,6 @@
 //! Winograd convolution F(m x m, 3 x 3): forward, and the input gradient by the same kernels.
 
+use super::conv_subgroup::{Epilogue, Gate};
 use super::grid::{grid, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
@@ -81,9 +82,12 @@ impl Tiles {
             ("LEAD", Const::I(lead as i32)),
             ("SHIFT", u((4 * lead - t.pad[1]) as usize)),
             ("DY", Const::B(t.dy)),
+            ("GATE", u(t.gate.map_or(0, |(gate, _)| gate.number()))),
             ("ROW", u(row)),
         ]);
-        let args = vec![t.counter, t.source, t.to];
+        let mut args = vec![t.counter, t.source];
+        args.extend(t.gate.map(|(_, arg)| arg));
+        args.push(t.to);
         Some(Dispatch { shader: "conv2d_winograd_input.wgsl", entry: "input", consts, args, groups })
     }
 }
@@ -99,6 +103,8 @@ pub(super) struct Transform {
     pub dy: bool,
     pub counter: Arg,
     pub source: Arg,
+    /// What the source passes on its way, and where that lies.
+    pub gate: Option<(Gate, Arg)>,
     pub to: Arg,
 }
 
@@ -114,30 +120,46 @@ pub(super) fn serves(p: &Conv2dShape) -> bool {
     (p.k_h, p.k_w) == (3, 3) && steps == [1; 5] && !sizes.contains(&0) && p.pad_h.max(p.pad_w) < 1 << 20
 }
 
-/// The forward convolution `(x, w, bias) -> y` by F(m x m, 3 x 3), `m` 2 or 4; `None` where another kernel has to serve.
-#[must_use]
-pub fn forward(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes) -> Option<Lowering> {
-    serves(p).then_some(())?;
-    lower(p, [p.h_out(), p.w_out()], [p.pad_h as i64, p.pad_w as i64], false, m, product, sizes)
-}
-
-/// The input gradient `(dy, w) -> dx`: the correlation of `dy` with the flipped, transposed weights, padded by `2 - pad`.
-#[must_use]
-pub fn input_grad(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes) -> Option<Lowering> {
-    serves(p).then_some(())?;
-    let back = Conv2dShape { c_in: p.c_out, c_out: p.c_in, h_in: p.h_out(), w_in: p.w_out(), bias: false, ..*p };
-    lower(&back, [p.h_in, p.w_in], [2 - p.pad_h as i64, 2 - p.pad_w as i64], true, m, product, sizes)
-}
-
-fn lower(
-    p: &Conv2dShape,
-    [h_out, w_out]: [usize; 2],
+/// A correlation of stride 1, which is what both directions come down to.
+struct Correlation {
+    shape: Conv2dShape,
+    out: [usize; 2],
     pad: [i64; 2],
     flip: bool,
-    m: usize,
-    product: Product,
-    sizes: Sizes,
-) -> Option<Lowering> {
+    epilogue: Epilogue,
+    gate: Gate,
+}
+
+/// The forward convolution `(x, w, bias) -> y` by F(m x m, 3 x 3), `m` 2 or 4; `None` where another kernel has to serve.
+#[must_use]
+pub fn forward(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes, epilogue: Epilogue) -> Option<Lowering> {
+    serves(p).then_some(())?;
+    let pad = [p.pad_h as i64, p.pad_w as i64];
+    let c = Correlation { shape: *p, out: [p.h_out(), p.w_out()], pad, flip: false, epilogue, gate: Gate::None };
+    lower(&c, m, product, sizes)
+}
+
+/// The input gradient `(dy, w) -> dx`, or `(dy, gate, w) -> dx`: the correlation of `dy` with the flipped, transposed weights,
+/// padded by `2 - pad`.
+#[must_use]
+pub fn input_grad(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes, gate: Gate) -> Option<Lowering> {
+    serves(p).then_some(())?;
+    let shape = Conv2dShape { c_in: p.c_out, c_out: p.c_in, h_in: p.h_out(), w_in: p.w_out(), bias: false, ..*p };
+    let pad = [2 - p.pad_h as i64, 2 - p.pad_w as i64];
+    let c = Correlation { shape, out: [p.h_in, p.w_in], pad, flip: true, epilogue: Epilogue::None, gate };
+    lower(&c, m, product, sizes)
+}
+
+fn lower(c: &Correlation, m: usize, product: Product, sizes: Sizes) -> Option<Lowering> {
+    let (p, [h_out, w_out]) = (&c.shape, c.out);
+    // A window that is cut is no window.
+    let (h, w) = match c.epilogue {
+        Epilogue::Pool { .. } => (h_out / 2 * 2, w_out / 2 * 2),
+        _ => (h_out, w_out),
+    };
+    if h * w == 0 || (c.gate == Gate::Pool && (p.h_in < 2 || p.w_in < 2)) {
+        return None;
+    }
     let rows = match product {
         // A block that the channels fill.
         Product::Registers => sizes.rows.unwrap_or(16).min(p.c_out.next_multiple_of(4)),
@@ -149,7 +171,7 @@ fn lower(
     };
     let out_pad = p.c_out.next_multiple_of(rows);
     let points = (m + 2) * (m + 2);
-    let tiles = Tiles::new(m, [p.n, h_out, w_out], points * 16 * p.c_in.max(out_pad), product, sizes.chunk);
+    let tiles = Tiles::new(m, [p.n, h, w], points * 16 * p.c_in.max(out_pad), product, sizes.chunk);
     let (counter, filters, inputs, sums) = (Arg::Scratch(0), Arg::Scratch(1), Arg::Scratch(2), Arg::Scratch(3));
     let filter = {
         let (groups, row) = grid(p.c_in * out_pad, 64)?;
@@ -158,10 +180,10 @@ fn lower(
             ("C_IN", u(p.c_in)),
             ("C_OUT", u(p.c_out)),
             ("OUT_PAD", u(out_pad)),
-            ("FLIP", Const::B(flip)),
+            ("FLIP", Const::B(c.flip)),
             ("ROW", u(row)),
         ];
-        let args = vec![Arg::Input(1), filters];
+        let args = vec![Arg::Input(if c.gate == Gate::None { 1 } else { 2 }), filters];
         Dispatch { shader: "conv2d_winograd_filter.wgsl", entry: "filters", consts, args, groups }
     };
     let input = tiles.input(&Transform {
@@ -170,10 +192,11 @@ fn lower(
         c_pad: p.c_in,
         h: p.h_in,
         w: p.w_in,
-        pad,
+        pad: c.pad,
         dy: false,
         counter,
         source: Arg::Input(0),
+        gate: (c.gate != Gate::None).then_some((c.gate, Arg::Input(1))),
         to: inputs,
     })?;
     let sizes = [("CHUNK", u(tiles.chunk)), ("POINTS", u(points)), ("K", u(p.c_in)), ("OUT_PAD", u(out_pad))];
@@ -206,11 +229,14 @@ fn lower(
             ("H_OUT", u(h_out)),
             ("W_OUT", u(w_out)),
             ("BIAS", Const::B(p.bias)),
+            ("EPILOGUE", u(c.epilogue.number())),
+            ("CODES", Const::B(c.epilogue == Epilogue::Pool { codes: true })),
             ("ROW", u(row)),
         ]);
         let mut args = vec![counter, sums];
         args.extend(p.bias.then_some(Arg::Input(2)));
         args.push(Arg::Output);
+        args.extend((c.epilogue == Epilogue::Pool { codes: true }).then_some(Arg::Companion));
         Dispatch { shader: "conv2d_winograd_output.wgsl", entry: "output", consts, args, groups }
     };
     let mut dispatches = vec![filter];
