@@ -2,7 +2,7 @@
 
 use super::conv_subgroup::Gate;
 use super::conv_winograd::{Product, Sizes, Tiles, Transform, serves, tick};
-use super::grid::{grid, u};
+use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Dispatch, Lowering};
 
@@ -38,22 +38,22 @@ pub fn weight_grad(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes, ga
     let x = transform(p.c_in, in_pad, [p.h_in, p.w_in], pad, false, Arg::Input(0), None, inputs)?;
     let dy = transform(p.c_out, out_pad, [h_out, w_out], [0, 0], true, Arg::Input(1), gate, outputs)?;
     let mut consts = vec![
-        ("CHUNK", u(tiles.chunk)),
+        ("CHUNK", late(tiles.chunk)),
         ("POINTS", u(points)),
-        ("IN_PAD", u(in_pad)),
-        ("OUT_PAD", u(out_pad)),
-        ("SPLITS", u(splits)),
+        ("IN_PAD", late(in_pad)),
+        ("OUT_PAD", late(out_pad)),
+        ("SPLITS", late(splits)),
     ];
     let args = vec![counter, inputs, outputs, sums];
     let product = match product {
         Product::Registers => {
             let (groups, row) = grid(blocks * splits, 8)?;
-            consts.extend([("IB", u(ib)), ("CB", u(cb)), ("ROW", u(row))]);
+            consts.extend([("IB", u(ib)), ("CB", u(cb)), ("ROW", late(row))]);
             Dispatch { shader: "conv2d_winograd_wgrad.wgsl", entry: "weight_grad", consts, args, groups }
         }
         Product::Subgroup(lanes) => {
             let (groups, row) = grid(blocks * splits, 1)?;
-            consts.extend([("IB", u(ib)), ("CB", u(cb / lanes)), ("LANES", u(lanes)), ("ROW", u(row))]);
+            consts.extend([("IB", u(ib)), ("CB", u(cb / lanes)), ("LANES", u(lanes)), ("ROW", late(row))]);
             Dispatch { shader: "conv2d_winograd_wgrad_subgroup.wgsl", entry: "weight_grad", consts, args, groups }
         }
         Product::Tiled => {

@@ -1,7 +1,7 @@
 //! Winograd convolution F(m x m, 3 x 3): forward, and the input gradient by the same kernels.
 
 use super::conv_subgroup::{Epilogue, Gate};
-use super::grid::{grid, u};
+use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 
@@ -54,11 +54,6 @@ impl Tiles {
         // Subgroups take blocks by twos.
         let whole = if matches!(product, Product::Subgroup(_)) { 2 } else { 1 };
         Self { m, rows, row_quads, chunk: blocks.div_ceil(chunks).next_multiple_of(whole), chunks }
-    }
-
-    /// Points at which the polynomials are evaluated.
-    pub(super) fn points(&self) -> usize {
-        (self.m + 2) * (self.m + 2)
     }
 
     pub(super) fn consts(&self, n: usize) -> Vec<(&'static str, Const)> {
@@ -199,18 +194,21 @@ fn lower(c: &Correlation, m: usize, product: Product, sizes: Sizes) -> Option<Lo
         gate: (c.gate != Gate::None).then_some((c.gate, Arg::Input(1))),
         to: inputs,
     })?;
-    let sizes = [("CHUNK", u(tiles.chunk)), ("POINTS", u(points)), ("K", u(p.c_in)), ("OUT_PAD", u(out_pad))];
+    // Set late, so that all layers share the products' pipelines.
+    let sizes = [("POINTS", u(points)), ("CHUNK", late(tiles.chunk)), ("K", late(p.c_in)), ("OUT_PAD", late(out_pad))];
     let args = vec![filters, inputs, sums];
     let product = match product {
         Product::Registers => {
             let (groups, row) = grid(tiles.chunk * points * (out_pad / rows), 8)?;
             let step = if p.c_in.is_multiple_of(2) { 2 } else { 1 };
-            let consts = sizes.into_iter().chain([("IB", u(rows)), ("STEP", u(step)), ("ROW", u(row))]).collect();
+            let consts = sizes.into_iter().chain([("IB", u(rows)), ("STEP", u(step)), ("ROW", late(row))]).collect();
             Dispatch { shader: "conv2d_winograd_product.wgsl", entry: "product", consts, args, groups }
         }
         Product::Subgroup(lanes) => {
             let (groups, row) = grid(tiles.chunk / 2 * points * (out_pad / rows), 1)?;
-            let consts = sizes.into_iter().chain([("LANES", u(lanes)), ("ROW", u(row))]).collect();
+            // A load by all lanes brings LANES vec4s of v, and a step of k needs 8.
+            let step = if p.c_in.is_multiple_of(2) { 2.max(lanes / 8) } else { 1 };
+            let consts = sizes.into_iter().chain([("LANES", u(lanes)), ("STEP", u(step)), ("ROW", late(row))]).collect();
             Dispatch { shader: "conv2d_winograd_subgroup.wgsl", entry: "product", consts, args, groups }
         }
         Product::Tiled => {
