@@ -9,6 +9,7 @@
 // The tiles come in blocks of 16, as 4 quads of neighbours in a row: one thread transforms a quad, one lane of a vec4 a tile. A block's values
 // for one point and one channel are 64 contiguous bytes, and all channels of them follow each other, in the order in which the product reads.
 // With DY, the weight gradient's other side: A dy At for each M x M tile of dy, the transpose of the output's transform.
+// GATE says what a gradient passes on its way to the convolution's output, as in conv2d_subgroup.wgsl: 1 ReLU, 2 ReLU and a 2x2 max-pool.
 {% import "lib/winograd.wgsl" as wino %}
 {% set T = M + 2 %}
 {% set WINDOW = M if DY else T %}
@@ -16,9 +17,17 @@
 {% set COLUMNS = 3 * M + WINDOW %}
 {% set VEC = W % 4 == 0 %}
 @group(0) @binding(0) var<storage, read> counter: array<u32>;
-@group(0) @binding(1) var<storage, read> x: array<{{ "vec4<f32>" if VEC else "f32" }}>; // [n][c][H][W]
-@group(0) @binding(2) var<storage, read_write> v: array<vec4<f32>>; // [CHUNK][T * T][C_PAD][4]
+@group(0) @binding(1) var<storage, read> x: array<{{ ("vec2<f32>" if GATE == 2 else "vec4<f32>") if VEC else "f32" }}>; // [n][c][H][W]; pooled where GATE is 2
+{% if GATE == 1 %}
+@group(0) @binding(2) var<storage, read> gate: array<{{ "vec4<f32>" if VEC else "f32" }}>;
+{% elif GATE == 2 %}
+@group(0) @binding(2) var<storage, read> gate: array<u32>; // [n][c][H / 2][W_CODES]
+{% endif %}
+@group(0) @binding({{ 3 if GATE else 2 }}) var<storage, read_write> v: array<vec4<f32>>; // [CHUNK][T * T][C_PAD][4]
 
+{% if GATE == 2 %}
+const W_CODES = (W / 2u + 3u) / 4u;
+{% endif %}
 @compute @workgroup_size(64)
 fn input(@builtin(global_invocation_id) id: vec3<u32>) {
     let thread = id.y * ROW + id.x;
@@ -33,7 +42,7 @@ fn input(@builtin(global_invocation_id) id: vec3<u32>) {
     let oy = at / ROW_QUADS % TILE_ROWS * M;
     let n = at / (ROW_QUADS * TILE_ROWS);
     let exists = n < N{{ " && c < C" if C_PAD != C }};
-    let plane = (n * C + c) * H;
+    let plane = (n * C + c) * {{ "(H / 2u)" if GATE == 2 else "H" }};
     // Positions left of or above the image wrap round to huge numbers, so that one comparison tests both sides.
 {% for r in range(WINDOW) %}
     {% for c in range(WINDOW) %}
@@ -41,14 +50,26 @@ fn input(@builtin(global_invocation_id) id: vec3<u32>) {
     {% endfor %}
     {
         let iy = oy + {{ r }}u - u32(PAD_H);
-        let inside = exists && iy < H;
+        let inside = exists && iy < {{ "H / 2u * 2u" if GATE == 2 else "H" }};
+    {% if GATE == 2 %}
+        let want = iy % 2u * 2u;
+        let words = (plane + iy / 2u) * W_CODES;
+    {% endif %}
     {% if VEC %}
         let first = ox / 4u - u32(LEAD);
-        let row = (plane + iy) * (W / 4u) + first;
+        let row = (plane + iy{{ " / 2u" if GATE == 2 }}) * (W / 4u) + first;
         {% for q in range((COLUMNS - 1 + SHIFT) // 4 + 1) %}
         var q_{{ q }} = vec4<f32>();
         if (inside && first + {{ q }}u < W / 4u) {
+            {% if GATE == 2 %}
+            let code = gate[words + (first + {{ q }}u) / 2u] >> ((first + {{ q }}u) % 2u * 8u);
+            let won = (vec4(code, code, code >> 4u, code >> 4u) & vec4(7u)) == vec4(want, want + 1u, want, want + 1u);
+            q_{{ q }} = select(vec4<f32>(), x[row + {{ q }}u].xxyy, won);
+            {% elif GATE == 1 %}
+            q_{{ q }} = select(x[row + {{ q }}u], vec4<f32>(), gate[row + {{ q }}u] <= vec4<f32>());
+            {% else %}
             q_{{ q }} = x[row + {{ q }}u];
+            {% endif %}
         }
         {% endfor %}
         {% for c in range(WINDOW) %}
@@ -56,11 +77,19 @@ fn input(@builtin(global_invocation_id) id: vec3<u32>) {
         {% endfor %}
     {% else %}
         let first = ox - u32(PAD_W);
-        let row = (plane + iy) * W + first;
+        let row = (plane + iy{{ " / 2u" if GATE == 2 }}) * {{ "(W / 2u)" if GATE == 2 else "W + first" }};
         {% for c in range(COLUMNS) %}
         var q_{{ c }} = 0.0;
-        if (inside && first + {{ c }}u < W) {
+        if (inside && first + {{ c }}u < {{ "W / 2u * 2u" if GATE == 2 else "W" }}) {
+            {% if GATE == 2 %}
+            let ix = first + {{ c }}u;
+            let code = (gate[words + ix / 8u] >> (ix / 2u % 4u * 4u)) & 7u;
+            q_{{ c }} = select(0.0, x[row + ix / 2u], code == want + ix % 2u);
+            {% elif GATE == 1 %}
+            q_{{ c }} = select(x[row + {{ c }}u], 0.0, gate[row + {{ c }}u] <= 0.0);
+            {% else %}
             q_{{ c }} = x[row + {{ c }}u];
+            {% endif %}
         }
         {% endfor %}
         {% for c in range(WINDOW) %}

@@ -8,25 +8,24 @@
 @group(0) @binding(1) var<storage, read> v: array<vec4<f32>>; // [CHUNK][POINTS][K][4]
 @group(0) @binding(2) var<storage, read_write> m: array<vec4<f32>>; // [CHUNK][POINTS][OUT_PAD][4]
 
-const BLOCKS = OUT_PAD / IB;
-const THREADS = CHUNK * POINTS * BLOCKS;
-
 @compute @workgroup_size(8)
 fn product(@builtin(global_invocation_id) id: vec3<u32>) {
+    let BLOCKS = late.OUT_PAD / IB;
+    let THREADS = late.CHUNK * POINTS * BLOCKS;
     // A thread too many repeats the last one's sums and stores nothing: no branch round the loop.
-    let thread = id.y * ROW + id.x;
+    let thread = id.y * late.ROW + id.x;
     let t = min(thread, THREADS - 1u);
     let block = t % BLOCKS;
     let slice = t / BLOCKS; // chunk and point
-    var at_u = slice % POINTS * (K * (OUT_PAD / 4u)) + block * {{ QB }}u;
-    var at_v = slice * (K * 4u);
+    var at_u = slice % POINTS * (late.K * (late.OUT_PAD / 4u)) + block * {{ QB }}u;
+    var at_v = slice * (late.K * 4u);
 {% for i in range(IB) %}{% for q in range(4) %}
     var c_{{ i }}_{{ q }} = vec4<f32>();
 {% endfor %}{% endfor %}
-    for (var k = 0u; k < K; k += STEP) {
+    for (var k = 0u; k < late.K; k += STEP) {
 {% for s in range(STEP) %}
     {% for q in range(QB) %}
-        let u_{{ s }}_{{ q }} = u[at_u + {{ s }}u * (OUT_PAD / 4u) + {{ q }}u];
+        let u_{{ s }}_{{ q }} = u[at_u + {{ s }}u * (late.OUT_PAD / 4u) + {{ q }}u];
     {% endfor %}
     {% for q in range(4) %}
         let v_{{ s }}_{{ q }} = v[at_v + {{ s * 4 + q }}u];
@@ -35,13 +34,13 @@ fn product(@builtin(global_invocation_id) id: vec3<u32>) {
 {% for i in range(IB) %}{% for q in range(4) %}{% for s in range(STEP) %}
         c_{{ i }}_{{ q }} = fma(vec4(u_{{ s }}_{{ i // 4 }}[{{ i % 4 }}]), v_{{ s }}_{{ q }}, c_{{ i }}_{{ q }});
 {% endfor %}{% endfor %}{% endfor %}
-        at_u += {{ STEP }}u * (OUT_PAD / 4u);
+        at_u += {{ STEP }}u * (late.OUT_PAD / 4u);
         at_v += {{ STEP * 4 }}u;
     }
     if (thread >= THREADS) {
         return;
     }
-    let out = (slice * OUT_PAD + block * IB) * 4u;
+    let out = (slice * late.OUT_PAD + block * IB) * 4u;
 {% for i in range(IB) %}{% for q in range(4) %}
     m[out + {{ i * 4 + q }}u] = c_{{ i }}_{{ q }};
 {% endfor %}{% endfor %}

@@ -17,15 +17,15 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let point = group.z;
     let tx = local % 16u;
     let ty = local / 16u;
-    let at_u = point * K * (OUT_PAD / 4u) + group.y * 16u;
+    let at_u = point * late.K * (late.OUT_PAD / 4u) + group.y * 16u;
 {% for i in range(8) %}{% for q in range(2) %}
     var c_{{ i }}_{{ q }} = vec4<f32>();
 {% endfor %}{% endfor %}
-    for (var k0 = 0u; k0 < K; k0 += DEPTH) {
+    for (var k0 = 0u; k0 < late.K; k0 += DEPTH) {
         {
             var value = vec4<f32>();
-            if (k0 + ty < K) {
-                value = u[at_u + (k0 + ty) * (OUT_PAD / 4u) + tx];
+            if (k0 + ty < late.K) {
+                value = u[at_u + (k0 + ty) * (late.OUT_PAD / 4u) + tx];
             }
             tile_u[ty * 16u + tx] = value;
         }
@@ -33,10 +33,10 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         {
             let depth = local / 4u % DEPTH;
             let block = local / 32u + {{ h * 4 }}u;
-            let at = min(group.x * 8u + block, CHUNK - 1u) * POINTS + point;
+            let at = min(group.x * 8u + block, late.CHUNK - 1u) * POINTS + point;
             var value = vec4<f32>();
-            if (k0 + depth < K) {
-                value = v[(at * K + k0 + depth) * 4u + local % 4u];
+            if (k0 + depth < late.K) {
+                value = v[(at * late.K + k0 + depth) * 4u + local % 4u];
             }
             tile_v[depth * PITCH + block * 4u + local % 4u] = value;
         }
@@ -56,8 +56,8 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
 {% for q in range(2) %}
     {
         let block = group.x * 8u + {{ q * 4 }}u + tx / 4u;
-        if (block < CHUNK) {
-            let out = ((block * POINTS + point) * OUT_PAD + group.y * 64u + ty * 4u) * 4u + tx % 4u;
+        if (block < late.CHUNK) {
+            let out = ((block * POINTS + point) * late.OUT_PAD + group.y * 64u + ty * 4u) * 4u + tx % 4u;
     {% for i in range(8) %}
             m[out + {{ (i // 4 * 32 + i % 4) * 4 }}u] = c_{{ i }}_{{ q }};
     {% endfor %}

@@ -11,14 +11,13 @@
 @group(0) @binding(2) var<storage, read> d: array<vec4<f32>>; // [CHUNK][POINTS][OUT_PAD][4]
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4<f32>>; // [SPLITS][POINTS][OUT_PAD][IN_PAD / 4]
 
-const IN_BLOCKS = IN_PAD / CB;
-const OUT_BLOCKS = OUT_PAD / IB;
-const THREADS = IN_BLOCKS * OUT_BLOCKS * POINTS * SPLITS;
-
 @compute @workgroup_size(8)
 fn weight_grad(@builtin(global_invocation_id) id: vec3<u32>) {
+    let IN_BLOCKS = late.IN_PAD / CB;
+    let OUT_BLOCKS = late.OUT_PAD / IB;
+    let THREADS = IN_BLOCKS * OUT_BLOCKS * POINTS * late.SPLITS;
     // A thread too many repeats the last one's sums and stores nothing: no branch round the loops.
-    let thread = id.y * ROW + id.x;
+    let thread = id.y * late.ROW + id.x;
     let t = min(thread, THREADS - 1u);
     let ib = t % IN_BLOCKS;
     let ob = t / IN_BLOCKS % OUT_BLOCKS;
@@ -27,10 +26,10 @@ fn weight_grad(@builtin(global_invocation_id) id: vec3<u32>) {
 {% for i in range(IB) %}{% for q in range(QB) %}
     var s_{{ i }}_{{ q }} = vec4<f32>();
 {% endfor %}{% endfor %}
-    let last = (split + 1u) * CHUNK / SPLITS;
-    for (var block = split * CHUNK / SPLITS; block < last; block++) {
-        let at_v = ((block * POINTS + point) * IN_PAD + ib * CB) * 4u;
-        let at_d = ((block * POINTS + point) * OUT_PAD + ob * IB) * 4u;
+    let last = (split + 1u) * late.CHUNK / late.SPLITS;
+    for (var block = split * late.CHUNK / late.SPLITS; block < last; block++) {
+        let at_v = ((block * POINTS + point) * late.IN_PAD + ib * CB) * 4u;
+        let at_d = ((block * POINTS + point) * late.OUT_PAD + ob * IB) * 4u;
         for (var quad = 0u; quad < 4u; quad++) {
 {% for c in range(CB) %}
             let v_{{ c }} = v[at_v + quad + {{ c * 4 }}u];
@@ -46,14 +45,14 @@ fn weight_grad(@builtin(global_invocation_id) id: vec3<u32>) {
     if (thread >= THREADS) {
         return;
     }
-    let out = ((split * POINTS + point) * OUT_PAD + ob * IB) * (IN_PAD / 4u) + ib * {{ QB }}u;
+    let out = ((split * POINTS + point) * late.OUT_PAD + ob * IB) * (late.IN_PAD / 4u) + ib * {{ QB }}u;
     if (counter[0] == 0u) {
 {% for i in range(IB) %}{% for q in range(QB) %}
-        sums[out + {{ i }}u * (IN_PAD / 4u) + {{ q }}u] = s_{{ i }}_{{ q }};
+        sums[out + {{ i }}u * (late.IN_PAD / 4u) + {{ q }}u] = s_{{ i }}_{{ q }};
 {% endfor %}{% endfor %}
     } else {
 {% for i in range(IB) %}{% for q in range(QB) %}
-        sums[out + {{ i }}u * (IN_PAD / 4u) + {{ q }}u] += s_{{ i }}_{{ q }};
+        sums[out + {{ i }}u * (late.IN_PAD / 4u) + {{ q }}u] += s_{{ i }}_{{ q }};
 {% endfor %}{% endfor %}
     }
 }

@@ -9,14 +9,13 @@
 @group(0) @binding(2) var<storage, read> d: array<vec4<f32>>; // [CHUNK][POINTS][OUT_PAD][4]
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4<f32>>; // [SPLITS][POINTS][OUT_PAD][IN_PAD / 4]
 
-const IN_BLOCKS = IN_PAD / (CB * LANES);
-const OUT_BLOCKS = OUT_PAD / IB;
-const TILES = IN_BLOCKS * OUT_BLOCKS * POINTS * SPLITS;
-
 @compute @workgroup_size(LANES)
 fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let IN_BLOCKS = late.IN_PAD / (CB * LANES);
+    let OUT_BLOCKS = late.OUT_PAD / IB;
+    let TILES = IN_BLOCKS * OUT_BLOCKS * POINTS * late.SPLITS;
     // A workgroup too many repeats the last one's sums and stores nothing.
-    let tile = group.y * ROW + group.x;
+    let tile = group.y * late.ROW + group.x;
     let t = min(tile, TILES - 1u);
     let ib = t % IN_BLOCKS * LANES + lane;
     let ob = t / IN_BLOCKS % OUT_BLOCKS;
@@ -25,10 +24,10 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invoca
 {% for i in range(IB) %}{% for q in range(QB) %}
     var s_{{ i }}_{{ q }} = vec4<f32>();
 {% endfor %}{% endfor %}
-    let last = (split + 1u) * CHUNK / SPLITS;
-    for (var block = split * CHUNK / SPLITS; block < last; block++) {
-        let at_v = ((block * POINTS + point) * IN_PAD + ib * CB) * 4u;
-        let at_d = ((block * POINTS + point) * OUT_PAD + ob * IB + lane) * 4u;
+    let last = (split + 1u) * late.CHUNK / late.SPLITS;
+    for (var block = split * late.CHUNK / late.SPLITS; block < last; block++) {
+        let at_v = ((block * POINTS + point) * late.IN_PAD + ib * CB) * 4u;
+        let at_d = ((block * POINTS + point) * late.OUT_PAD + ob * IB + lane) * 4u;
         for (var quad = 0u; quad < 4u; quad++) {
 {% for c in range(CB) %}
             let v_{{ c }} = v[at_v + quad + {{ c * 4 }}u];
@@ -49,14 +48,14 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invoca
     if (tile >= TILES) {
         return;
     }
-    let out = ((split * POINTS + point) * OUT_PAD + ob * IB) * (IN_PAD / 4u) + ib * {{ QB }}u;
+    let out = ((split * POINTS + point) * late.OUT_PAD + ob * IB) * (late.IN_PAD / 4u) + ib * {{ QB }}u;
     if (counter[0] == 0u) {
 {% for i in range(IB) %}{% for q in range(QB) %}
-        sums[out + {{ i }}u * (IN_PAD / 4u) + {{ q }}u] = s_{{ i }}_{{ q }};
+        sums[out + {{ i }}u * (late.IN_PAD / 4u) + {{ q }}u] = s_{{ i }}_{{ q }};
 {% endfor %}{% endfor %}
     } else {
 {% for i in range(IB) %}{% for q in range(QB) %}
-        sums[out + {{ i }}u * (IN_PAD / 4u) + {{ q }}u] += s_{{ i }}_{{ q }};
+        sums[out + {{ i }}u * (late.IN_PAD / 4u) + {{ q }}u] += s_{{ i }}_{{ q }};
 {% endfor %}{% endfor %}
     }
 }

@@ -25,11 +25,11 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
 {% for i in range(8) %}
     var s_{{ i }} = vec4<f32>();
 {% endfor %}
-    let last = (split + 1u) * CHUNK / SPLITS;
-    for (var block = split * CHUNK / SPLITS; block < last; block++) {
+    let last = (split + 1u) * late.CHUNK / late.SPLITS;
+    for (var block = split * late.CHUNK / late.SPLITS; block < last; block++) {
         let slice = block * POINTS + point;
         if (local < 64u) {
-            let at = (slice * OUT_PAD + group.y * 64u + rows * 4u) * 4u + quad;
+            let at = (slice * late.OUT_PAD + group.y * 64u + rows * 4u) * 4u + quad;
 {% for r in range(4) %}
             let r_{{ r }} = d[at + {{ r * 4 }}u];
 {% endfor %}
@@ -37,7 +37,7 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
             tile_d[(quad * 4u + {{ s }}u) * PITCH + rows] = vec4(r_0[{{ s }}], r_1[{{ s }}], r_2[{{ s }}], r_3[{{ s }}]);
 {% endfor %}
         } else {
-            let at = (slice * IN_PAD + group.x * 64u + rows * 4u) * 4u + quad;
+            let at = (slice * late.IN_PAD + group.x * 64u + rows * 4u) * 4u + quad;
 {% for r in range(4) %}
             let r_{{ r }} = v[at + {{ r * 4 }}u];
 {% endfor %}
@@ -56,10 +56,10 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
         }
         workgroupBarrier();
     }
-    let first = (split * POINTS + point) * OUT_PAD + group.y * 64u + ty * 4u;
+    let first = (split * POINTS + point) * late.OUT_PAD + group.y * 64u + ty * 4u;
 {% for i in range(8) %}
     {
-        let out = (first + {{ i // 4 * 32 + i % 4 }}u) * (IN_PAD / 4u) + group.x * 16u + tx;
+        let out = (first + {{ i // 4 * 32 + i % 4 }}u) * (late.IN_PAD / 4u) + group.x * 16u + tx;
         if (counter[0] == 0u) {
             sums[out] = s_{{ i }};
         } else {

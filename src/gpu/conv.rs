@@ -64,9 +64,9 @@ fn try_lower(direction: Direction, variant: &str, s: &Conv2dShape, subgroup: Opt
     if variant.starts_with("winograd") {
         let (m, product) = winograd(variant, subgroup)?;
         return match direction {
-            FORWARD => conv_winograd::forward(s, m, product, Sizes::default()),
-            INPUT_GRAD => conv_winograd::input_grad(s, m, product, Sizes::default()),
-            WEIGHT_GRAD => conv_weight_winograd::weight_grad(s, m, product, Sizes::default()),
+            FORWARD => conv_winograd::forward(s, m, product, Sizes::default(), Epilogue::None),
+            INPUT_GRAD => conv_winograd::input_grad(s, m, product, Sizes::default(), Gate::None),
+            WEIGHT_GRAD => conv_weight_winograd::weight_grad(s, m, product, Sizes::default(), Gate::None),
         };
     }
     match (direction, variant) {
@@ -87,20 +87,53 @@ fn try_lower(direction: Direction, variant: &str, s: &Conv2dShape, subgroup: Opt
     }
 }
 
-/// The forward kernel of a convolution with what follows it, for adapters with subgroups; `None` where there is none.
-#[must_use]
-pub fn forward_block(shape: &Conv2dShape, subgroup: Option<u32>, epilogue: Epilogue) -> Option<Lowering> {
-    conv_subgroup::forward(shape, subgroup, epilogue)
+/// The fast variants of a convolution with what follows it.
+const FAST_BLOCK: [&str; 7] = [
+    "subgroup",
+    "winograd2",
+    "winograd4",
+    "winograd2_subgroup",
+    "winograd4_subgroup",
+    "winograd2_tiled",
+    "winograd4_tiled",
+];
+
+/// Which kernel of a convolution with what follows it: of its gradients, what they pass on their way to its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// `(x, w, bias) -> y`
+    Forward(Epilogue),
+    /// `(dy, gate, w) -> dx`
+    InputGrad(Gate),
+    /// `(x, dy, gate) -> dw`
+    WeightGrad(Gate),
 }
 
-/// `(dy, gate, w) -> dx`, likewise.
+/// The variants of a convolution with what follows it, the plain one first.
 #[must_use]
-pub fn input_grad_block(shape: &Conv2dShape, subgroup: Option<u32>, gate: Gate) -> Option<Lowering> {
-    conv_subgroup::input_grad(shape, subgroup, gate)
+pub fn supported_block(block: Block, shape: &Conv2dShape, subgroup: Option<u32>) -> Vec<&'static str> {
+    let fast = FAST_BLOCK.into_iter().filter(|variant| try_lower_block(block, variant, shape, subgroup).is_some());
+    std::iter::once(PLAIN).chain(fast).collect()
 }
 
-/// `(x, dy, gate) -> dw`, likewise.
+/// The dispatches of a fast variant; none for a variant that does not support the shape.
 #[must_use]
-pub fn weight_grad_block(shape: &Conv2dShape, subgroup: Option<u32>, gate: Gate) -> Option<Lowering> {
-    conv_subgroup::weight_grad(shape, subgroup, gate)
+pub fn lower_block(block: Block, variant: &str, shape: &Conv2dShape, subgroup: Option<u32>) -> Lowering {
+    try_lower_block(block, variant, shape, subgroup).unwrap_or_default()
+}
+
+fn try_lower_block(block: Block, variant: &str, s: &Conv2dShape, subgroup: Option<u32>) -> Option<Lowering> {
+    if variant == "subgroup" {
+        return match block {
+            Block::Forward(epilogue) => conv_subgroup::forward(s, subgroup, epilogue),
+            Block::InputGrad(gate) => conv_subgroup::input_grad(s, subgroup, gate),
+            Block::WeightGrad(gate) => conv_subgroup::weight_grad(s, subgroup, gate),
+        };
+    }
+    let ((m, product), sizes) = (winograd(variant, subgroup)?, Sizes::default());
+    match block {
+        Block::Forward(epilogue) => conv_winograd::forward(s, m, product, sizes, epilogue),
+        Block::InputGrad(gate) => conv_winograd::input_grad(s, m, product, sizes, gate),
+        Block::WeightGrad(gate) => conv_weight_winograd::weight_grad(s, m, product, sizes, gate),
+    }
 }

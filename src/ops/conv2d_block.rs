@@ -10,7 +10,7 @@
 //! windows of a row to a word, 0 to 3 the winner in reading order, 4 where ReLU let nothing through. `dx`, `dw` and `db` are
 //! those of `conv2d` with `dy` sent through the gate, in the loads of their kernels.
 //!
-//! Kernels: `plain` writes the convolution's result after all and composes the plain kernels of the parts; `subgroup` fuses.
+//! Kernels: `plain` writes the convolution's result after all and composes the plain kernels of the parts; the others fuse.
 
 use super::conv2d::{self, Conv2d, Geometry};
 use super::sample::{Fill, Sample, filled, x};
@@ -71,7 +71,6 @@ pub struct BiasGrad(pub Post);
 
 /// The code of a window through which nothing goes back.
 const SHUT: u32 = 4;
-const SUBGROUP: &str = "subgroup";
 const SPLIT: &str = "split";
 
 impl Block {
@@ -291,17 +290,20 @@ impl Op for Block {
     }
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
-        let fused =
-            conv::forward_block(&self.geometry(cx).shape(cx.inputs.len() == 3), cx.subgroup, self.epilogue(false));
-        if fused.is_some() { vec![PLAIN, SUBGROUP] } else { vec![PLAIN] }
+        let shape = self.geometry(cx).shape(cx.inputs.len() == 3);
+        conv::supported_block(conv::Block::Forward(self.epilogue(false)), &shape, cx.subgroup)
+    }
+
+    fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
+        self.geometry(cx).shape(cx.inputs.len() == 3).facts()
     }
 
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let g = self.geometry(cx);
         let bias = cx.inputs.len() == 3;
-        if cx.variant == SUBGROUP {
-            let epilogue = self.epilogue(cx.companion);
-            return conv::forward_block(&g.shape(bias), cx.subgroup, epilogue).unwrap_or_default();
+        if cx.variant != PLAIN {
+            let block = conv::Block::Forward(self.epilogue(cx.companion));
+            return conv::lower_block(block, cx.variant, &g.shape(bias), cx.subgroup);
         }
         let args = vec![Arg::Input(0), Arg::Input(1), Arg::Input(if bias { 2 } else { 1 }), Arg::Scratch(0)];
         let spec = self.conv_spec(cx.inputs).expect("the shape rule has passed");
@@ -424,14 +426,19 @@ impl Op for InputGrad {
     }
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
-        let fused = conv::input_grad_block(&self.geometry(cx).shape(false), cx.subgroup, self.block.gate());
-        if fused.is_some() { vec![PLAIN, SUBGROUP] } else { vec![PLAIN] }
+        let block = conv::Block::InputGrad(self.block.gate());
+        conv::supported_block(block, &self.geometry(cx).shape(false), cx.subgroup)
+    }
+
+    fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
+        self.geometry(cx).shape(false).facts()
     }
 
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let g = self.geometry(cx);
-        if cx.variant == SUBGROUP {
-            return conv::input_grad_block(&g.shape(false), cx.subgroup, self.block.gate()).unwrap_or_default();
+        if cx.variant != PLAIN {
+            let block = conv::Block::InputGrad(self.block.gate());
+            return conv::lower_block(block, cx.variant, &g.shape(false), cx.subgroup);
         }
         through_gate(self.block.post, &g, "grad_input", cx.output.numel(), [0, 1, 2])
     }
@@ -463,14 +470,19 @@ impl Op for WeightGrad {
     }
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
-        let fused = conv::weight_grad_block(&self.geometry(cx).shape(false), cx.subgroup, self.block.gate());
-        if fused.is_some() { vec![PLAIN, SUBGROUP] } else { vec![PLAIN] }
+        let block = conv::Block::WeightGrad(self.block.gate());
+        conv::supported_block(block, &self.geometry(cx).shape(false), cx.subgroup)
+    }
+
+    fn facts(&self, cx: &LowerCx) -> Vec<(&'static str, u64)> {
+        self.geometry(cx).shape(false).facts()
     }
 
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let g = self.geometry(cx);
-        if cx.variant == SUBGROUP {
-            return conv::weight_grad_block(&g.shape(false), cx.subgroup, self.block.gate()).unwrap_or_default();
+        if cx.variant != PLAIN {
+            let block = conv::Block::WeightGrad(self.block.gate());
+            return conv::lower_block(block, cx.variant, &g.shape(false), cx.subgroup);
         }
         through_gate(self.block.post, &g, "grad_weight", cx.output.numel(), [1, 2, 0])
     }

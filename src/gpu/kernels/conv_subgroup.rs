@@ -29,8 +29,19 @@ pub enum Gate {
     Pool,
 }
 
+impl Epilogue {
+    /// As the pages know it.
+    pub(super) fn number(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Relu => 1,
+            Self::Pool { .. } => 2,
+        }
+    }
+}
+
 impl Gate {
-    fn number(self) -> usize {
+    pub(super) fn number(self) -> usize {
         match self {
             Self::None => 0,
             Self::Relu => 1,
@@ -202,11 +213,6 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
         args: vec![Arg::Input(1 + gated), Arg::Scratch(0)],
         groups: repack_groups,
     };
-    let epilogue = match c.epilogue {
-        Epilogue::None => 0,
-        Epilogue::Relu => 1,
-        Epilogue::Pool { .. } => 2,
-    };
     let convolve = Dispatch {
         shader: "conv2d_subgroup.wgsl",
         entry: "forward",
@@ -229,7 +235,7 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
             ("DIL_H", u(p.dil_h)),
             ("DIL_W", u(p.dil_w)),
             ("BIAS", Const::B(p.bias)),
-            ("EPILOGUE", u(epilogue)),
+            ("EPILOGUE", u(c.epilogue.number())),
             ("CODES", Const::B(codes)),
             ("GATE", u(c.gate.number())),
             ("LANES", u(lanes)),

@@ -1,14 +1,16 @@
 //! Winograd weight gradient of a 3x3 convolution: `(x, dy) -> dw`.
 
+use super::conv_subgroup::Gate;
 use super::conv_winograd::{Product, Sizes, Tiles, Transform, serves, tick};
-use super::grid::{grid, u};
+use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Dispatch, Lowering};
 
-/// The weight gradient `(x, dy) -> dw` through tiles of `m` x `m` pixels of `dy`, `m` 2 or 4; `None` where another kernel has to serve.
+/// The weight gradient `(x, dy) -> dw`, or `(x, dy, gate) -> dw`, through tiles of `m` x `m` pixels of `dy`, `m` 2 or 4; `None` where another kernel has to serve.
 #[must_use]
-pub fn weight_grad(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes) -> Option<Lowering> {
-    serves(p).then_some(())?;
+pub fn weight_grad(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes, gate: Gate) -> Option<Lowering> {
+    let fits = gate != Gate::Pool || (p.h_out() >= 2 && p.w_out() >= 2);
+    (fits && serves(p)).then_some(())?;
     let (h_out, w_out, points) = (p.h_out(), p.w_out(), (m + 2) * (m + 2));
     let (ib, cb) = match product {
         Product::Registers => {
@@ -28,29 +30,30 @@ pub fn weight_grad(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes) ->
     let wanted = if product == Product::Registers { 512 } else { 64 };
     let splits = usize::div_ceil(wanted, blocks).clamp(1, tiles.chunk.min(16));
     let [counter, inputs, outputs, sums] = std::array::from_fn(Arg::Scratch);
-    let transform = |c, c_pad, [h, w]: [usize; 2], pad, dy, source, to| {
-        tiles.input(&Transform { n: p.n, c, c_pad, h, w, pad, dy, counter, source, to })
+    let transform = |c, c_pad, [h, w]: [usize; 2], pad, dy, source, gate, to| {
+        tiles.input(&Transform { n: p.n, c, c_pad, h, w, pad, dy, counter, source, gate, to })
     };
+    let gate = (gate != Gate::None).then_some((gate, Arg::Input(2)));
     let pad = [p.pad_h as i64, p.pad_w as i64];
-    let x = transform(p.c_in, in_pad, [p.h_in, p.w_in], pad, false, Arg::Input(0), inputs)?;
-    let dy = transform(p.c_out, out_pad, [h_out, w_out], [0, 0], true, Arg::Input(1), outputs)?;
+    let x = transform(p.c_in, in_pad, [p.h_in, p.w_in], pad, false, Arg::Input(0), None, inputs)?;
+    let dy = transform(p.c_out, out_pad, [h_out, w_out], [0, 0], true, Arg::Input(1), gate, outputs)?;
     let mut consts = vec![
-        ("CHUNK", u(tiles.chunk)),
+        ("CHUNK", late(tiles.chunk)),
         ("POINTS", u(points)),
-        ("IN_PAD", u(in_pad)),
-        ("OUT_PAD", u(out_pad)),
-        ("SPLITS", u(splits)),
+        ("IN_PAD", late(in_pad)),
+        ("OUT_PAD", late(out_pad)),
+        ("SPLITS", late(splits)),
     ];
     let args = vec![counter, inputs, outputs, sums];
     let product = match product {
         Product::Registers => {
             let (groups, row) = grid(blocks * splits, 8)?;
-            consts.extend([("IB", u(ib)), ("CB", u(cb)), ("ROW", u(row))]);
+            consts.extend([("IB", u(ib)), ("CB", u(cb)), ("ROW", late(row))]);
             Dispatch { shader: "conv2d_winograd_wgrad.wgsl", entry: "weight_grad", consts, args, groups }
         }
         Product::Subgroup(lanes) => {
             let (groups, row) = grid(blocks * splits, 1)?;
-            consts.extend([("IB", u(ib)), ("CB", u(cb / lanes)), ("LANES", u(lanes)), ("ROW", u(row))]);
+            consts.extend([("IB", u(ib)), ("CB", u(cb / lanes)), ("LANES", u(lanes)), ("ROW", late(row))]);
             Dispatch { shader: "conv2d_winograd_wgrad_subgroup.wgsl", entry: "weight_grad", consts, args, groups }
         }
         Product::Tiled => {

@@ -1,6 +1,7 @@
 //! Winograd convolution F(m x m, 3 x 3): forward, and the input gradient by the same kernels.
 
-use super::grid::{grid, u};
+use super::conv_subgroup::{Epilogue, Gate};
+use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 
@@ -55,11 +56,6 @@ impl Tiles {
         Self { m, rows, row_quads, chunk: blocks.div_ceil(chunks).next_multiple_of(whole), chunks }
     }
 
-    /// Points at which the polynomials are evaluated.
-    pub(super) fn points(&self) -> usize {
-        (self.m + 2) * (self.m + 2)
-    }
-
     pub(super) fn consts(&self, n: usize) -> Vec<(&'static str, Const)> {
         let all = [("M", self.m), ("N", n), ("TILE_ROWS", self.rows), ("ROW_QUADS", self.row_quads)];
         all.into_iter().chain([("CHUNK", self.chunk)]).map(|(name, v)| (name, u(v))).collect()
@@ -81,9 +77,12 @@ impl Tiles {
             ("LEAD", Const::I(lead as i32)),
             ("SHIFT", u((4 * lead - t.pad[1]) as usize)),
             ("DY", Const::B(t.dy)),
+            ("GATE", u(t.gate.map_or(0, |(gate, _)| gate.number()))),
             ("ROW", u(row)),
         ]);
-        let args = vec![t.counter, t.source, t.to];
+        let mut args = vec![t.counter, t.source];
+        args.extend(t.gate.map(|(_, arg)| arg));
+        args.push(t.to);
         Some(Dispatch { shader: "conv2d_winograd_input.wgsl", entry: "input", consts, args, groups })
     }
 }
@@ -99,6 +98,8 @@ pub(super) struct Transform {
     pub dy: bool,
     pub counter: Arg,
     pub source: Arg,
+    /// What the source passes on its way, and where that lies.
+    pub gate: Option<(Gate, Arg)>,
     pub to: Arg,
 }
 
@@ -114,30 +115,46 @@ pub(super) fn serves(p: &Conv2dShape) -> bool {
     (p.k_h, p.k_w) == (3, 3) && steps == [1; 5] && !sizes.contains(&0) && p.pad_h.max(p.pad_w) < 1 << 20
 }
 
-/// The forward convolution `(x, w, bias) -> y` by F(m x m, 3 x 3), `m` 2 or 4; `None` where another kernel has to serve.
-#[must_use]
-pub fn forward(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes) -> Option<Lowering> {
-    serves(p).then_some(())?;
-    lower(p, [p.h_out(), p.w_out()], [p.pad_h as i64, p.pad_w as i64], false, m, product, sizes)
-}
-
-/// The input gradient `(dy, w) -> dx`: the correlation of `dy` with the flipped, transposed weights, padded by `2 - pad`.
-#[must_use]
-pub fn input_grad(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes) -> Option<Lowering> {
-    serves(p).then_some(())?;
-    let back = Conv2dShape { c_in: p.c_out, c_out: p.c_in, h_in: p.h_out(), w_in: p.w_out(), bias: false, ..*p };
-    lower(&back, [p.h_in, p.w_in], [2 - p.pad_h as i64, 2 - p.pad_w as i64], true, m, product, sizes)
-}
-
-fn lower(
-    p: &Conv2dShape,
-    [h_out, w_out]: [usize; 2],
+/// A correlation of stride 1, which is what both directions come down to.
+struct Correlation {
+    shape: Conv2dShape,
+    out: [usize; 2],
     pad: [i64; 2],
     flip: bool,
-    m: usize,
-    product: Product,
-    sizes: Sizes,
-) -> Option<Lowering> {
+    epilogue: Epilogue,
+    gate: Gate,
+}
+
+/// The forward convolution `(x, w, bias) -> y` by F(m x m, 3 x 3), `m` 2 or 4; `None` where another kernel has to serve.
+#[must_use]
+pub fn forward(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes, epilogue: Epilogue) -> Option<Lowering> {
+    serves(p).then_some(())?;
+    let pad = [p.pad_h as i64, p.pad_w as i64];
+    let c = Correlation { shape: *p, out: [p.h_out(), p.w_out()], pad, flip: false, epilogue, gate: Gate::None };
+    lower(&c, m, product, sizes)
+}
+
+/// The input gradient `(dy, w) -> dx`, or `(dy, gate, w) -> dx`: the correlation of `dy` with the flipped, transposed weights,
+/// padded by `2 - pad`.
+#[must_use]
+pub fn input_grad(p: &Conv2dShape, m: usize, product: Product, sizes: Sizes, gate: Gate) -> Option<Lowering> {
+    serves(p).then_some(())?;
+    let shape = Conv2dShape { c_in: p.c_out, c_out: p.c_in, h_in: p.h_out(), w_in: p.w_out(), bias: false, ..*p };
+    let pad = [2 - p.pad_h as i64, 2 - p.pad_w as i64];
+    let c = Correlation { shape, out: [p.h_in, p.w_in], pad, flip: true, epilogue: Epilogue::None, gate };
+    lower(&c, m, product, sizes)
+}
+
+fn lower(c: &Correlation, m: usize, product: Product, sizes: Sizes) -> Option<Lowering> {
+    let (p, [h_out, w_out]) = (&c.shape, c.out);
+    // A window that is cut is no window.
+    let (h, w) = match c.epilogue {
+        Epilogue::Pool { .. } => (h_out / 2 * 2, w_out / 2 * 2),
+        _ => (h_out, w_out),
+    };
+    if h * w == 0 || (c.gate == Gate::Pool && (p.h_in < 2 || p.w_in < 2)) {
+        return None;
+    }
     let rows = match product {
         // A block that the channels fill.
         Product::Registers => sizes.rows.unwrap_or(16).min(p.c_out.next_multiple_of(4)),
@@ -149,7 +166,7 @@ fn lower(
     };
     let out_pad = p.c_out.next_multiple_of(rows);
     let points = (m + 2) * (m + 2);
-    let tiles = Tiles::new(m, [p.n, h_out, w_out], points * 16 * p.c_in.max(out_pad), product, sizes.chunk);
+    let tiles = Tiles::new(m, [p.n, h, w], points * 16 * p.c_in.max(out_pad), product, sizes.chunk);
     let (counter, filters, inputs, sums) = (Arg::Scratch(0), Arg::Scratch(1), Arg::Scratch(2), Arg::Scratch(3));
     let filter = {
         let (groups, row) = grid(p.c_in * out_pad, 64)?;
@@ -158,10 +175,10 @@ fn lower(
             ("C_IN", u(p.c_in)),
             ("C_OUT", u(p.c_out)),
             ("OUT_PAD", u(out_pad)),
-            ("FLIP", Const::B(flip)),
+            ("FLIP", Const::B(c.flip)),
             ("ROW", u(row)),
         ];
-        let args = vec![Arg::Input(1), filters];
+        let args = vec![Arg::Input(if c.gate == Gate::None { 1 } else { 2 }), filters];
         Dispatch { shader: "conv2d_winograd_filter.wgsl", entry: "filters", consts, args, groups }
     };
     let input = tiles.input(&Transform {
@@ -170,24 +187,29 @@ fn lower(
         c_pad: p.c_in,
         h: p.h_in,
         w: p.w_in,
-        pad,
+        pad: c.pad,
         dy: false,
         counter,
         source: Arg::Input(0),
+        gate: (c.gate != Gate::None).then_some((c.gate, Arg::Input(1))),
         to: inputs,
     })?;
-    let sizes = [("CHUNK", u(tiles.chunk)), ("POINTS", u(points)), ("K", u(p.c_in)), ("OUT_PAD", u(out_pad))];
+    // Set late, so that all layers share the products' pipelines.
+    let sizes = [("POINTS", u(points)), ("CHUNK", late(tiles.chunk)), ("K", late(p.c_in)), ("OUT_PAD", late(out_pad))];
     let args = vec![filters, inputs, sums];
     let product = match product {
         Product::Registers => {
             let (groups, row) = grid(tiles.chunk * points * (out_pad / rows), 8)?;
             let step = if p.c_in.is_multiple_of(2) { 2 } else { 1 };
-            let consts = sizes.into_iter().chain([("IB", u(rows)), ("STEP", u(step)), ("ROW", u(row))]).collect();
+            let consts = sizes.into_iter().chain([("IB", u(rows)), ("STEP", u(step)), ("ROW", late(row))]).collect();
             Dispatch { shader: "conv2d_winograd_product.wgsl", entry: "product", consts, args, groups }
         }
         Product::Subgroup(lanes) => {
             let (groups, row) = grid(tiles.chunk / 2 * points * (out_pad / rows), 1)?;
-            let consts = sizes.into_iter().chain([("LANES", u(lanes)), ("ROW", u(row))]).collect();
+            // A load by all lanes brings LANES vec4s of v, and a step of k needs 8.
+            let step = if p.c_in.is_multiple_of(2) { 2.max(lanes / 8) } else { 1 };
+            let consts =
+                sizes.into_iter().chain([("LANES", u(lanes)), ("STEP", u(step)), ("ROW", late(row))]).collect();
             Dispatch { shader: "conv2d_winograd_subgroup.wgsl", entry: "product", consts, args, groups }
         }
         Product::Tiled => {
@@ -206,11 +228,14 @@ fn lower(
             ("H_OUT", u(h_out)),
             ("W_OUT", u(w_out)),
             ("BIAS", Const::B(p.bias)),
+            ("EPILOGUE", u(c.epilogue.number())),
+            ("CODES", Const::B(c.epilogue == Epilogue::Pool { codes: true })),
             ("ROW", u(row)),
         ]);
         let mut args = vec![counter, sums];
         args.extend(p.bias.then_some(Arg::Input(2)));
         args.push(Arg::Output);
+        args.extend((c.epilogue == Epilogue::Pool { codes: true }).then_some(Arg::Companion));
         Dispatch { shader: "conv2d_winograd_output.wgsl", entry: "output", consts, args, groups }
     };
     let mut dispatches = vec![filter];
