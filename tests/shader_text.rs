@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use radiograd::check::Recorded;
-use radiograd::gpu::lower::{AdapterKind, Arg, Dispatch, MAX_GROUPS};
+use radiograd::gpu::lower::{AdapterKind, Arg, Dispatch, MAX_GROUPS, MAX_LATE};
 use radiograd::gpu::wgsl;
 use radiograd::graph::Graph;
 use radiograd::ops::registry::registry;
@@ -71,6 +71,7 @@ impl Pages {
             for d in op.lower(&cx).dispatches {
                 let at = format!("{} {variant} ({} {})", op.name(), d.shader, d.entry);
                 assert!(d.groups.iter().all(|g| (1..=MAX_GROUPS).contains(g)), "{at}: {:?}", d.groups);
+                assert!(d.late().len() <= MAX_LATE, "{at}: {:?}", d.consts);
                 let text = wgsl(&d).unwrap_or_else(|e| panic!("{at}: {e}"));
                 if self.seen.insert(format!("{}{text}", d.entry)) {
                     check(&text, &d).unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));

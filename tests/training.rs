@@ -4,16 +4,20 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use radiograd::bench::tune::{Budget, Passes};
 use radiograd::cpu;
 use radiograd::data::phantom::PhantomSizes;
 use radiograd::data::{CachePolicy, Dataset, LoadOptions, Source, Splits, load};
 use radiograd::exec::Executor;
-use radiograd::gpu::Options;
+use radiograd::gpu::tuned::{Entry, Machine, Tuned};
+use radiograd::gpu::{self, Options};
 use radiograd::nn::Model;
 use radiograd::optim::{OptimizerKind, Schedule};
 use radiograd::shape::Spec;
 use radiograd::store::ParamStore;
+use radiograd::train::run::{self, Place};
 use radiograd::train::step::{DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots};
 use radiograd::train::{Event, Fit, TrainConfig, TrainError};
 
@@ -176,4 +180,52 @@ fn one_step(executor: &mut dyn Executor, limit: Option<u64>) -> [f32; LOG_COLUMN
     let program = executor.compile(&step.graph, &[]).unwrap();
     step.run(executor, program, &images, &[3, 1, 4, 15, 92, 6, 5], 0, 0, 1e-3, 0).unwrap();
     step.log(executor, 1).unwrap()[0]
+}
+
+#[test]
+fn a_run_names_its_tuned_kernels_and_says_when_it_goes_on_with_others() {
+    let Some(first) = common::gpu(Options::default()) else { return };
+    let gpu = first.gpu().clone();
+    let config = TrainConfig {
+        model: "conv4-relu-pool-flatten-dense2".to_owned(),
+        size: 16,
+        epochs: 1,
+        batch: 8,
+        ..TrainConfig::default()
+    };
+    // Measured or not, the plain kernel is to run wherever another one would.
+    let model = Model::new(&config.model, [1, config.size, config.size], 2).unwrap();
+    let passes = Passes::new(&model, config.batch, first.max_tensor_bytes()).unwrap();
+    let mut tuned = Tuned::new(Machine::of(&gpu.summary));
+    for task in passes.tasks(&gpu) {
+        let finding = passes.measure(&task, &gpu, Budget { runs: 1, seconds: 0.1 }).unwrap();
+        let entry = Entry { variant: "plain".to_owned(), ..finding.entry.unwrap() };
+        tuned.insert(finding.key, entry);
+    }
+    let tuned = Arc::new(tuned);
+    let executor = |tuned: Option<&Arc<Tuned>>| -> Box<dyn Executor> {
+        let options = Options { tuned: tuned.cloned(), ..Options::default() };
+        Box::new(gpu::Executor::new(gpu.clone(), options))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let place = |resume| Place { folder: folder.path(), resume, device: "a GPU".to_owned() };
+    let run = |config: &TrainConfig, resume, tuned: Option<&Arc<Tuned>>| -> (Vec<String>, String) {
+        let mut notes = Vec::new();
+        let summary = run::train(config, phantom(config.size), executor(tuned), &place(resume), &mut |event| {
+            if let Event::Note(text) = event {
+                notes.push(text.to_owned());
+            }
+        });
+        let kernels = summary.unwrap().environment.into_iter().find(|(name, _)| name == "kernels").unwrap().1;
+        (notes, kernels)
+    };
+    let (notes, set) = run(&config, false, Some(&tuned));
+    assert!(notes.is_empty() && set.contains("tuned"), "{notes:?} {set}");
+    let longer = TrainConfig { epochs: 2, ..config.clone() };
+    let (notes, same) = run(&longer, true, Some(&tuned));
+    assert!(notes.is_empty() && same == set, "{notes:?} {same}");
+    let longer = TrainConfig { epochs: 3, ..config };
+    let (notes, table) = run(&longer, true, None);
+    assert_eq!(table, "the table's");
+    assert!(notes.len() == 1 && notes[0].contains(&set) && notes[0].contains("last bits"), "{notes:?}");
 }

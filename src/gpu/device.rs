@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::lower::AdapterKind;
+use super::lower::{AdapterKind, MAX_LATE};
 use crate::exec::ExecError;
 
 /// What a person needs to know of an adapter.
@@ -179,7 +179,8 @@ impl Gpu {
 
     /// Whether shaders may read data that the encoder sets.
     pub(super) fn immediates(&self) -> bool {
-        self.device.features().contains(wgpu::Features::IMMEDIATES)
+        let bytes = self.device.limits().max_immediate_size as usize;
+        self.device.features().contains(wgpu::Features::IMMEDIATES) && bytes >= 4 * MAX_LATE
     }
 
     /// Runs `f` and turns what the device says about it into an error.

@@ -75,6 +75,9 @@ pub enum AdapterKind {
 /// The most workgroups that WebGPU allows along one axis.
 pub const MAX_GROUPS: u32 = 65_535;
 
+/// The most [`Const::Late`] of a dispatch: what every Vulkan driver has room for.
+pub const MAX_LATE: usize = 32;
+
 impl Dispatch {
     /// The values of [`Const::Late`], in order, as they lie in `late`.
     #[must_use]
