@@ -6,4 +6,5 @@ pub mod conv_weight_regblock;
 pub mod gemm_tiled;
 mod grid;
 pub mod matmul_regblock;
+pub mod matmul_subgroup;
 pub mod shapes;
