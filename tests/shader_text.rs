@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use radiograd::check::Recorded;
 use radiograd::gpu::lower::{AdapterKind, Arg, Dispatch, MAX_GROUPS, MAX_LATE};
 use radiograd::gpu::wgsl;
-use radiograd::graph::Graph;
+use radiograd::graph::{Graph, VarView};
 use radiograd::ops::registry::registry;
 use radiograd::ops::{LowerCx, Op, PLAIN};
+use radiograd::optim::OptimizerKind;
 use radiograd::shape::Spec;
 use radiograd::store::{ParamStore, Role};
 use wgpu::naga;
@@ -109,4 +110,17 @@ fn the_shader_of_an_update_is_valid() {
     let new = g.ema_update(stat, view, 0.1, 1.0).unwrap();
     let op = g.node(new).op().unwrap();
     Pages::default().check_op(op.as_ref(), &[g.spec(stat)], g.spec(new));
+    for kind in ["sgd", "sgd:momentum=0.9", "adam", "adamw", "rmsprop", "rmsprop:centered=true,momentum=0.5"] {
+        let kind: OptimizerKind = kind.parse().unwrap();
+        let mut store = ParamStore::new();
+        store.add_param("p", Role::Trainable, [5], &[0.0; 5]);
+        let params = store.trainable_view();
+        let slots: Vec<VarView> =
+            kind.slot_names().iter().map(|name| store.add_var(name, params.spec.clone(), None)).collect();
+        let mut g = Graph::new();
+        let (grads, hyper) = (g.input("grads", params.spec.clone()), g.input("hyper", Spec::float([4])));
+        let step = g.optimizer_step(kind, params, &slots, grads, hyper).unwrap();
+        let op = g.node(step).op().unwrap();
+        Pages::default().check_op(op.as_ref(), &[g.spec(grads), g.spec(hyper)], g.spec(step));
+    }
 }

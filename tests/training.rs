@@ -197,7 +197,7 @@ fn a_run_names_its_tuned_kernels_and_says_when_it_goes_on_with_others() {
     let model = Model::new(&config.model, [1, config.size, config.size], 2).unwrap();
     let passes = Passes::new(&model, config.batch, first.max_tensor_bytes()).unwrap();
     let mut tuned = Tuned::new(Machine::of(&gpu.summary));
-    for task in passes.tasks(&gpu) {
+    for task in passes.tasks(&first) {
         let finding = passes.measure(&task, &gpu, Budget { runs: 1, seconds: 0.1 }).unwrap();
         let entry = Entry { variant: "plain".to_owned(), ..finding.entry.unwrap() };
         tuned.insert(finding.key, entry);

@@ -20,8 +20,14 @@ fn executors() -> Vec<(&'static str, f64, Box<dyn Executor>)> {
         ("f64", 1e-6, Box::new(cpu::Executor::<f64>::reference())),
         ("f32", 1e-5, Box::new(cpu::Executor::<f32>::fast())),
     ];
-    if let Some(gpu) = common::gpu(Options { checked: true, guards: true, ..Options::default() }) {
-        all.push(("GPU", 1e-5, Box::new(gpu)));
+    // What the table chooses, with and without the shaders' checks, and the plain kernels.
+    for (name, checked, variant) in
+        [("GPU", true, None), ("GPU without checks", false, None), ("GPU, plain kernels", true, Some("plain"))]
+    {
+        let options = Options { checked, guards: true, variant: variant.map(str::to_owned), ..Options::default() };
+        if let Some(gpu) = common::gpu(options) {
+            all.push((name, 1e-5, Box::new(gpu)));
+        }
     }
     all
 }
@@ -115,7 +121,7 @@ fn optimizer_steps_agree_with_the_readable_update() {
 
 #[test]
 fn an_optimizer_step_over_more_than_65535_workgroups() {
-    let n = 65_536 * 64 + 1;
+    let n = 65_536 * 256 + 1;
     let start: Vec<f32> = (0..n).map(|i| (i % 1000) as f32).collect();
     let grads = vec![start.clone()];
     for (name, tolerance, mut executor) in executors() {

@@ -4,7 +4,7 @@
 //! `broadcast_to` repeats a tensor; its gradient is `sum_to`, which adds up along the repeated axes (see `sum_to.rs`).
 
 use super::sample::{self, Sample};
-use super::{Eval, Kernel, LowerCx, Op};
+use super::{Eval, Kernel, LowerCx, Op, PLAIN, elementwise_page, elementwise_variants};
 use crate::autodiff::Backward;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 use crate::graph::{Graph, NodeId};
@@ -101,6 +101,11 @@ impl Op for Binary {
         Ok(grads)
     }
 
+    fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
+        let same = cx.inputs[0].shape == cx.inputs[1].shape;
+        if same { elementwise_variants(cx.output.numel()) } else { vec![PLAIN] }
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let shape = &cx.output.shape;
         let same = cx.inputs[0].shape == cx.inputs[1].shape;
@@ -113,7 +118,8 @@ impl Op for Binary {
             ("INDEX_B", Const::Formula(index(1))),
         ];
         let args = vec![Arg::Input(0), Arg::Input(1), Arg::Output];
-        let d = Dispatch::elementwise("binary.wgsl", "forward", cx.output.numel(), args, consts);
+        let (page, count) = elementwise_page(cx.variant, cx.output.numel(), "binary.wgsl", "binary_vec4.wgsl");
+        let d = Dispatch::elementwise(page, "forward", count, args, consts);
         Lowering { dispatches: vec![d], scratch: Vec::new() }
     }
 }

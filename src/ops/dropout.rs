@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use super::sample::{self, Fill, Sample};
-use super::{Eval, Kernel, LowerCx, Op};
+use super::{Eval, Kernel, LowerCx, Op, elementwise_page, elementwise_variants};
 use crate::autodiff::Backward;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 use crate::graph::{Graph, NodeId};
@@ -95,6 +95,10 @@ impl Op for Dropout {
         input == 0
     }
 
+    fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
+        elementwise_variants(cx.output.numel())
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let consts = vec![
             ("STREAM", Const::U(self.number())),
@@ -103,11 +107,8 @@ impl Op for Dropout {
             ("SCALE", Const::F(self.scale() as f32)),
         ];
         let args = vec![Arg::Input(0), Arg::Input(1), Arg::Output];
-        let count = cx.output.numel();
-        Lowering {
-            dispatches: vec![Dispatch::elementwise("dropout.wgsl", "forward", count, args, consts)],
-            scratch: Vec::new(),
-        }
+        let (page, count) = elementwise_page(cx.variant, cx.output.numel(), "dropout.wgsl", "dropout_vec4.wgsl");
+        Lowering { dispatches: vec![Dispatch::elementwise(page, "forward", count, args, consts)], scratch: Vec::new() }
     }
 
     fn detail(&self) -> String {

@@ -8,7 +8,7 @@
 //! take `x != x` for false.
 
 use super::sample::{self, Fill, Sample};
-use super::{Eval, Kernel, LowerCx, Op, partials};
+use super::{Eval, Kernel, LowerCx, Op, elementwise_page, elementwise_variants, partials};
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 use crate::graph::{Graph, NodeId};
 use crate::real::Real;
@@ -42,19 +42,24 @@ impl Op for GradStats {
         Ok(Spec::float([2]))
     }
 
+    fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
+        elementwise_variants(cx.inputs[0].numel())
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let n = cx.inputs[0].numel();
         // Millions of elements need many invocations to read them; two more dispatches then bring the partial sums down.
         let parts = (n / 64).clamp(1, 65_536);
         let folds = parts.min(256);
+        let (page, n) = elementwise_page(cx.variant, n, "grad_stats.wgsl", "grad_stats_vec4.wgsl");
         let consts =
             vec![("N", Const::U(n as u32)), ("PARTS", Const::U(parts as u32)), ("FOLDS", Const::U(folds as u32))];
-        let step = |entry, count, args| Dispatch::elementwise("grad_stats.wgsl", entry, count, args, consts.clone());
+        let step = |page, entry, count, args| Dispatch::elementwise(page, entry, count, args, consts.clone());
         Lowering {
             dispatches: vec![
-                step("partial", parts, vec![Arg::Input(0), Arg::Scratch(0)]),
-                step("fold", folds, vec![Arg::Scratch(0), Arg::Scratch(1)]),
-                step("total", 1, vec![Arg::Scratch(1), Arg::Output]),
+                step(page, "partial", parts, vec![Arg::Input(0), Arg::Scratch(0)]),
+                step("grad_stats.wgsl", "fold", folds, vec![Arg::Scratch(0), Arg::Scratch(1)]),
+                step("grad_stats.wgsl", "total", 1, vec![Arg::Scratch(1), Arg::Output]),
             ],
             scratch: vec![2 * parts, 2 * folds],
         }
@@ -81,12 +86,23 @@ pub fn samples() -> Vec<Sample> {
     let s = |what: &str, n: usize| {
         Sample::new(what, vec![sample::fixed(&[n], Fill::Normal)], |g, x| g.grad_stats(x[0])).terms(n)
     };
-    let bad = Sample::new("infinities", vec![sample::fixed(&[131], Fill::Normal)], |g, x| {
-        // exp(1e30 x) is infinite above 0 and 0 below, in f32 and in f64.
-        let steep = g.scale(x[0], 1e30)?;
-        let infinite = g.exp(steep)?;
-        let mixed = g.add(x[0], infinite)?;
-        g.grad_stats(mixed)
-    });
-    vec![s("one element", 1), s("not a multiple of 64", 197), bad, s("every partial sum", 65_536 * 64 + 67).large()]
+    let bad = |what: &str, n: usize| {
+        Sample::new(what, vec![sample::fixed(&[n], Fill::Normal)], |g, x| {
+            // exp(1e30 x) is infinite above 0 and 0 below, in f32 and in f64.
+            let steep = g.scale(x[0], 1e30)?;
+            let infinite = g.exp(steep)?;
+            let mixed = g.add(x[0], infinite)?;
+            g.grad_stats(mixed)
+        })
+    };
+    vec![
+        s("one element", 1),
+        s("not a multiple of 64", 197),
+        s("four elements", 4),
+        s("whole vec4", 196),
+        bad("infinities", 131),
+        bad("infinities, whole vec4", 132),
+        s("every partial sum", 65_536 * 64 + 67).large(),
+        s("every partial sum, whole vec4", 65_536 * 64 + 68).large(),
+    ]
 }

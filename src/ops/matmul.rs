@@ -127,7 +127,7 @@ impl Op for MatMul {
     }
 
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
-        fast::supported(*self, self.dims(cx.inputs[0], cx.inputs[1]), cx.inputs.len() == 3)
+        fast::supported(*self, self.dims(cx.inputs[0], cx.inputs[1]), cx.inputs.len() == 3, cx.subgroup)
     }
 
     /// Rows, columns and inner length; whether the factors are transposed, which tells the directions of a layer apart.
@@ -147,7 +147,7 @@ impl Op for MatMul {
         let dims = self.dims(cx.inputs[0], cx.inputs[1]);
         let bias = cx.inputs.len() == 3;
         if cx.variant != PLAIN {
-            return fast::lower(cx.variant, *self, dims, bias);
+            return fast::lower(cx.variant, *self, dims, bias, cx.subgroup);
         }
         let consts = vec![
             ("M", Const::U(dims.m as u32)),
@@ -192,7 +192,7 @@ impl Graph {
 /// Samples of `linear` and `matmul`.
 #[must_use]
 pub fn samples(name: &str) -> Vec<Sample> {
-    let sizes: [(&str, [usize; 3]); 9] = [
+    let sizes: [(&str, [usize; 3]); 11] = [
         ("one number", [1, 1, 1]),
         ("small", [4, 3, 7]),
         ("tiles do not fit", [17, 65, 33]),
@@ -202,6 +202,8 @@ pub fn samples(name: &str) -> Vec<Sample> {
         ("long inner sum", [2, 10, 1024]),
         ("few columns", [32, 2, 300]),
         ("wide", [3, 130, 20]),
+        ("blocks of a subgroup fit", [64, 128, 260]),
+        ("blocks of a subgroup do not fit", [37, 131, 518]),
     ];
     let mut samples = Vec::new();
     for (what, [m, n, k]) in sizes {

@@ -118,6 +118,24 @@ pub trait Op: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
 /// The variant that every op has.
 pub const PLAIN: &str = "plain";
 
+/// The variant that moves four elements at a time.
+pub(crate) const VEC4: &str = "vec4";
+
+/// The variants of an op whose elements lie side by side in all its tensors: `vec4` where they are a whole number of it.
+pub(crate) fn elementwise_variants(count: usize) -> Vec<&'static str> {
+    if count > 0 && count.is_multiple_of(4) { vec![PLAIN, VEC4] } else { vec![PLAIN] }
+}
+
+/// The page and the number of invocations of such an op's variant.
+pub(crate) fn elementwise_page(
+    variant: &str,
+    count: usize,
+    plain: &'static str,
+    vec4: &'static str,
+) -> (&'static str, usize) {
+    if variant == VEC4 { (vec4, count / 4) } else { (plain, count) }
+}
+
 /// The CPU reference in one number type.
 pub trait Kernel<T: Real> {
     /// Computes the whole output from the inputs.

@@ -17,7 +17,7 @@
 
 use rayon::prelude::*;
 
-use super::{Eval, Kernel, LowerCx, Op};
+use super::{Eval, Kernel, LowerCx, Op, elementwise_page, elementwise_variants};
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 use crate::graph::{Graph, NodeId, VarView};
 use crate::optim::OptimizerKind;
@@ -206,6 +206,10 @@ impl Op for OptimizerStep {
         Ok(Spec::float([0]))
     }
 
+    fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
+        elementwise_variants(cx.inputs[0].numel())
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let f = |x: f64| Const::F(x as f32);
         let moments = |betas: [f64; 2], eps, weight_decay| {
@@ -241,7 +245,8 @@ impl Op for OptimizerStep {
         let state = (0..=self.slots.len()).map(Arg::State);
         let args = [Arg::Input(0), Arg::Input(1)].into_iter().chain(state).collect();
         let count = cx.inputs[0].numel();
-        let d = Dispatch::elementwise("optimizer_step.wgsl", self.kind.name(), count, args, consts);
+        let (page, count) = elementwise_page(cx.variant, count, "optimizer_step.wgsl", "optimizer_step_vec4.wgsl");
+        let d = Dispatch::elementwise(page, self.kind.name(), count, args, consts);
         Lowering { dispatches: vec![d], scratch: Vec::new() }
     }
 

@@ -9,7 +9,7 @@
 use rayon::prelude::*;
 
 use super::sample::{self, Sample};
-use super::{Eval, Kernel, LowerCx, Op};
+use super::{Eval, Kernel, LowerCx, Op, elementwise_page, elementwise_variants};
 use crate::autodiff::Backward;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 use crate::graph::{Graph, NodeId};
@@ -197,6 +197,10 @@ impl Op for Pointwise {
         Ok(vec![Some(g.apply(PointwiseGrad(self.clone()), &[cx.output, cx.dy])?)])
     }
 
+    fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
+        elementwise_variants(cx.output.numel())
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         lower(cx, self.row, "forward", self.p, vec![Arg::Input(0), Arg::Output])
     }
@@ -219,6 +223,10 @@ impl Op for PointwiseGrad {
         float_like(self.name(), inputs[0])
     }
 
+    fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
+        elementwise_variants(cx.output.numel())
+    }
+
     fn lower(&self, cx: &LowerCx) -> Lowering {
         lower(cx, self.0.row, "gradient", self.0.p, vec![Arg::Input(0), Arg::Input(1), Arg::Output])
     }
@@ -229,10 +237,11 @@ impl Op for PointwiseGrad {
 }
 
 fn lower(cx: &LowerCx, row: &'static Row, entry: &'static str, p: f64, args: Vec<Arg>) -> Lowering {
+    let (page, count) = elementwise_page(cx.variant, cx.output.numel(), "pointwise.wgsl", "pointwise_vec4.wgsl");
     let mut d = Dispatch::elementwise(
-        "pointwise.wgsl",
+        page,
         entry,
-        cx.output.numel(),
+        count,
         args,
         vec![
             ("P", Const::F(p as f32)),
@@ -293,7 +302,9 @@ pub fn samples(row: &'static Row) -> Vec<Sample> {
     };
     vec![
         sample("one element", &[1]),
+        sample("four elements", &[2, 2]),
         sample("image batch", &[2, 3, 5, 7]),
+        sample("whole vec4", &[3, 4, 5, 7]),
         sample("not a multiple of 64", &[1, 257]),
         sample("more than 65,535 workgroups", &[65_536 * 64 + 1]).large(),
     ]

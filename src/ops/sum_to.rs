@@ -7,7 +7,7 @@
 
 use super::binary::strided;
 use super::sample::{self, Sample};
-use super::{Eval, Kernel, LowerCx, Op, PLAIN};
+use super::{Eval, Kernel, LowerCx, Op, PLAIN, VEC4};
 use crate::autodiff::Backward;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, in_series};
 use crate::graph::{Graph, NodeId};
@@ -78,7 +78,13 @@ impl Op for SumTo {
     fn variants(&self, cx: &LowerCx) -> Vec<&'static str> {
         match collapse(&cx.inputs[0].shape, &self.0) {
             // Short sums or many outputs fill a device as they are.
-            Some((outer, keep, inner)) if outer * inner >= 256 && keep <= 1 << 16 => vec![PLAIN, "split"],
+            Some((outer, keep, inner)) if outer * inner >= 256 && keep <= 1 << 16 => {
+                if inner.is_multiple_of(4) {
+                    vec![PLAIN, SPLIT, VEC4]
+                } else {
+                    vec![PLAIN, SPLIT]
+                }
+            }
             _ => vec![PLAIN],
         }
     }
@@ -86,7 +92,10 @@ impl Op for SumTo {
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let from = &cx.inputs[0].shape;
         match collapse(from, &self.0) {
-            Some(dims) if cx.variant == "split" => split(dims),
+            Some((outer, keep, inner)) if cx.variant == VEC4 => {
+                split("sum_to_split_vec4.wgsl", [outer, keep, inner / 4])
+            }
+            Some((outer, keep, inner)) if cx.variant == SPLIT => split(FILE, [outer, keep, inner]),
             _ => plain(from, &self.0),
         }
     }
@@ -95,6 +104,9 @@ impl Op for SumTo {
         inputs[0].numel() as u64
     }
 }
+
+const SPLIT: &str = "split";
+const FILE: &str = "sum_to_split.wgsl";
 
 fn plain(from: &Shape, to: &Shape) -> Lowering {
     let strides = to.broadcast_strides(from);
@@ -121,7 +133,8 @@ fn plain(from: &Shape, to: &Shape) -> Lowering {
     Lowering { dispatches: in_series(d, terms, 0), scratch: Vec::new() }
 }
 
-fn split((outer, keep, inner): (usize, usize, usize)) -> Lowering {
+/// `[outer, keep, inner]` in loads; `page` makes the partial sums.
+fn split(page: &'static str, [outer, keep, inner]: [usize; 3]) -> Lowering {
     // Enough partial sums to fill a device, few enough that adding them up is nothing: 64 to 1,024 for an output.
     let terms = outer * inner;
     let parts = (terms / 64).clamp(1, (16_384 / keep.max(1)).clamp(64, 1024)).next_multiple_of(8);
@@ -131,10 +144,9 @@ fn split((outer, keep, inner): (usize, usize, usize)) -> Lowering {
         ("INNER", Const::U(inner as u32)),
         ("PARTS", Const::U(parts as u32)),
     ];
-    let file = "sum_to_split.wgsl";
     let args = vec![Arg::Input(0), Arg::Scratch(0)];
-    let first = Dispatch::elementwise(file, "partial", keep * parts, args, consts.clone());
-    let second = Dispatch::elementwise(file, "total", keep, vec![Arg::Scratch(0), Arg::Output], consts);
+    let first = Dispatch::elementwise(page, "partial", keep * parts, args, consts.clone());
+    let second = Dispatch::elementwise(FILE, "total", keep, vec![Arg::Scratch(0), Arg::Output], consts);
     Lowering { dispatches: vec![first, second], scratch: vec![keep * parts] }
 }
 
@@ -188,6 +200,7 @@ pub fn samples() -> Vec<Sample> {
         s("columns", &[365, 7], &[7]),
         s("middle axis", &[4, 9, 3], &[4, 1, 3]),
         s("kept ends", &[2, 3, 4, 5], &[2, 1, 1, 5]),
+        s("channels, whole vec4", &[3, 5, 10, 12], &[5, 1, 1]),
         s("many terms", &[32, 3, 40, 40], &[3, 1, 1]).large(),
         s("more than 65,535 workgroups", &[2, 65_536 * 64 + 3], &[65_536 * 64 + 3]).large(),
     ]

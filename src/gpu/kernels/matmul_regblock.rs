@@ -4,37 +4,83 @@ use super::grid::{grid, u};
 use super::shapes::LinearShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, MAX_TURNS};
 
-/// One product `c[i, j] = sum_k a(i, k) b(j, k)`.
-struct Product {
-    i: usize,
-    j: usize,
-    k: usize,
+/// One product `c[i, j] = sum_k a(i, k) b(j, k)` of inputs 0 and 1.
+pub(super) struct Product {
+    pub(super) i: usize,
+    pub(super) j: usize,
+    pub(super) k: usize,
     /// Whether `k` is the fast axis of `a`, of `b`.
-    along: [bool; 2],
-    /// Which inputs `a` and `b` are.
-    args: [Arg; 2],
-    bias: bool,
+    pub(super) along: [bool; 2],
+    pub(super) bias: bool,
+}
+
+impl Product {
+    pub(super) fn forward(p: &LinearShape) -> Self {
+        Self { i: p.n, j: p.m, k: p.k, along: [true, true], bias: p.bias }
+    }
+
+    pub(super) fn input_grad(p: &LinearShape) -> Self {
+        Self { i: p.n, j: p.k, k: p.m, along: [true, false], bias: false }
+    }
+
+    pub(super) fn weight_grad(p: &LinearShape) -> Self {
+        Self { i: p.m, j: p.k, k: p.n, along: [false, false], bias: false }
+    }
+
+    /// What the product binds: a bias only where it writes the result itself, not partial sums.
+    pub(super) fn args(&self, splits: usize) -> Vec<Arg> {
+        let mut args = vec![Arg::Input(0), Arg::Input(1)];
+        if self.bias && splits == 1 {
+            args.push(Arg::Input(2));
+        }
+        args.push(if splits > 1 { Arg::Scratch(0) } else { Arg::Output });
+        args
+    }
+}
+
+/// The product, and the sum of its partial results where there are several.
+pub(super) fn finish(p: &Product, product: Dispatch, splits: usize) -> Option<Lowering> {
+    if splits == 1 {
+        return Some(Lowering { dispatches: vec![product], scratch: vec![] });
+    }
+    let (groups, row) = grid(p.i * p.j, 64)?;
+    let mut args = vec![Arg::Scratch(0)];
+    if p.bias {
+        args.push(Arg::Input(2));
+    }
+    args.push(Arg::Output);
+    let sum = Dispatch {
+        shader: "sum_partials.wgsl",
+        entry: "sum_partials",
+        consts: vec![
+            ("LEN", u(p.i * p.j)),
+            ("SPLITS", u(splits)),
+            ("BIAS", Const::B(p.bias)),
+            ("M", u(p.j)),
+            ("ROW", u(row)),
+        ],
+        args,
+        groups,
+    };
+    Some(Lowering { dispatches: vec![product, sum], scratch: vec![splits * p.i * p.j] })
 }
 
 /// `(x [n, k], w [m, k], bias [m]) -> y [n, m]`; `None` for empty shapes.
 #[must_use]
 pub fn forward(p: &LinearShape, block: Option<[usize; 2]>) -> Option<Lowering> {
-    let args = [Arg::Input(0), Arg::Input(1)];
-    lower(&Product { i: p.n, j: p.m, k: p.k, along: [true, true], args, bias: p.bias }, block)
+    lower(&Product::forward(p), block)
 }
 
 /// `(dy [n, m], w [m, k]) -> dx [n, k]`; `None` for empty shapes.
 #[must_use]
 pub fn input_grad(p: &LinearShape, block: Option<[usize; 2]>) -> Option<Lowering> {
-    let args = [Arg::Input(0), Arg::Input(1)];
-    lower(&Product { i: p.n, j: p.k, k: p.m, along: [true, false], args, bias: false }, block)
+    lower(&Product::input_grad(p), block)
 }
 
 /// `(dy [n, m], x [n, k]) -> dw [m, k]`; `None` for empty shapes.
 #[must_use]
 pub fn weight_grad(p: &LinearShape, block: Option<[usize; 2]>) -> Option<Lowering> {
-    let args = [Arg::Input(0), Arg::Input(1)];
-    lower(&Product { i: p.m, j: p.k, k: p.n, along: [false, false], args, bias: false }, block)
+    lower(&Product::weight_grad(p), block)
 }
 
 fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
@@ -63,14 +109,7 @@ fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
         return None;
     }
     let (groups, row) = grid(tiles * splits, 8)?;
-    let split = splits > 1;
-    let bias = p.bias && !split;
-    let mut args = p.args.to_vec();
-    if bias {
-        args.push(Arg::Input(2));
-    }
-    args.push(if split { Arg::Scratch(0) } else { Arg::Output });
-    let mut dispatches = vec![Dispatch {
+    let product = Dispatch {
         shader: "linear_regblock.wgsl",
         entry: "matmul",
         consts: vec![
@@ -79,7 +118,7 @@ fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
             ("K", u(p.k)),
             ("A_ALONG", Const::B(p.along[0])),
             ("B_ALONG", Const::B(p.along[1])),
-            ("BIAS", Const::B(bias)),
+            ("BIAS", Const::B(p.bias && splits == 1)),
             ("IB", u(ib)),
             ("JB", u(jb)),
             ("STEP", u(if p.k.is_multiple_of(4) { 4 } else { 1 })),
@@ -87,31 +126,8 @@ fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
             ("CHUNK", u(chunk)),
             ("ROW", u(row)),
         ],
-        args,
+        args: p.args(splits),
         groups,
-    }];
-    let mut scratch = vec![];
-    if split {
-        let (groups, row) = grid(p.i * p.j, 64)?;
-        let mut args = vec![Arg::Scratch(0)];
-        if p.bias {
-            args.push(Arg::Input(2));
-        }
-        args.push(Arg::Output);
-        dispatches.push(Dispatch {
-            shader: "sum_partials.wgsl",
-            entry: "sum_partials",
-            consts: vec![
-                ("LEN", u(p.i * p.j)),
-                ("SPLITS", u(splits)),
-                ("BIAS", Const::B(p.bias)),
-                ("M", u(p.j)),
-                ("ROW", u(row)),
-            ],
-            args,
-            groups,
-        });
-        scratch.push(splits * p.i * p.j);
-    }
-    Some(Lowering { dispatches, scratch })
+    };
+    finish(p, product, splits)
 }

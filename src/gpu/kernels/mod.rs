@@ -11,4 +11,5 @@ pub mod conv_winograd;
 pub mod gemm_tiled;
 mod grid;
 pub mod matmul_regblock;
+pub mod matmul_subgroup;
 pub mod shapes;
