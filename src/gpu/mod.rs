@@ -12,8 +12,10 @@ mod memory;
 mod pages;
 mod pipelines;
 pub mod plan;
+mod schedule;
 mod template;
 
 pub use device::{AdapterSummary, Gpu, Wanted, list};
-pub use executor::{Executor, NodeTime, Options};
+pub use executor::{Executor, Options};
+pub use schedule::{Schedule, StepMemory, Target};
 pub use template::wgsl;
