@@ -14,7 +14,7 @@ use radiograd::nn::Model;
 use radiograd::optim::{OptimizerKind, Schedule};
 use radiograd::shape::Spec;
 use radiograd::store::ParamStore;
-use radiograd::train::step::{DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots};
+use radiograd::train::step::{DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots};
 use radiograd::train::{Event, Fit, TrainConfig, TrainError};
 
 fn phantom(size: usize) -> Dataset {
@@ -174,6 +174,7 @@ fn one_step(executor: &mut dyn Executor, limit: Option<u64>) -> [f32; LOG_COLUMN
     })
     .unwrap();
     let program = executor.compile(&step.graph, &[]).unwrap();
-    step.run(executor, program, &images, &[3, 1, 4, 15, 92, 6, 5], 0, 0, 1e-3, 0).unwrap();
+    let turn = Turn { chosen: &[3, 1, 4, 15, 92, 6, 5], seed: 0, step: 0, lr: 1e-3, row: 0 };
+    step.run(executor, program, &images, &turn).unwrap();
     step.log(executor, 1).unwrap()[0]
 }

@@ -1,5 +1,6 @@
-//! Measuring: kernels one by one, and whole training steps.
+//! Measuring: kernels one by one, whole training steps, and the way of an image onto the device.
 
+pub mod data;
 pub mod kernels;
 pub mod measure;
 pub mod step;
