@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::graph::{Graph, NodeId};
+use crate::profile::{HostTimes, RunProfile};
 use crate::shape::Spec;
 use crate::store::{ParamStore, VarId};
 use crate::tensor::Tensor;
@@ -76,6 +77,22 @@ pub trait Executor {
     /// # Errors
     /// The device failed.
     fn run(&mut self, program: Program) -> Result<(), ExecError>;
+
+    /// Waits until everything that was submitted has run.
+    ///
+    /// # Errors
+    /// The device failed or hangs.
+    fn wait(&mut self) -> Result<(), ExecError>;
+
+    /// As [`Executor::run`], with a look at the clock around each node, and waits. The results are those of `run`, bit by bit;
+    /// the time is longer.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn run_profiled(&mut self, program: Program) -> Result<RunProfile, ExecError>;
+
+    /// What the host did in the last [`Executor::run`]; `None` where the host is the device.
+    fn host_times(&self) -> Option<HostTimes>;
 
     /// A root's value after the last run.
     ///

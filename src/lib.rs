@@ -54,6 +54,7 @@ pub mod metrics;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod profile;
 pub mod real;
 pub mod report;
 pub mod rng;

@@ -7,7 +7,7 @@ use serde_json::Value;
 #[path = "common/program.rs"]
 mod program;
 
-use program::{command, complaint, finish, text};
+use program::{command, complaint, finish, listing, text};
 
 fn radiograd(args: &[&str]) -> Output {
     finish(command(args))
@@ -352,21 +352,4 @@ fn what_was_tuned_is_used_listed_and_forgotten() {
     assert_eq!(cleared["removed"].as_array().map(Vec::len), Some(1), "{cleared}");
     assert!(!path.exists());
     assert!(text(&with_cache(cache, &["tune", "--list"]).stdout).starts_with("nothing was measured yet"));
-}
-
-/// Every folder below a folder, and path, length and time of change of every file.
-fn listing(folder: &Path) -> Vec<String> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry")) {
-        let meta = entry.metadata().expect("metadata");
-        match meta.is_dir() {
-            true => {
-                all.push(entry.path().display().to_string());
-                all.extend(listing(&entry.path()));
-            }
-            false => all.push(format!("{} {} {:?}", entry.path().display(), meta.len(), meta.modified())),
-        }
-    }
-    all.sort();
-    all
 }

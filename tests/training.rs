@@ -18,7 +18,7 @@ use radiograd::optim::{OptimizerKind, Schedule};
 use radiograd::shape::Spec;
 use radiograd::store::ParamStore;
 use radiograd::train::run::{self, Place};
-use radiograd::train::step::{DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots};
+use radiograd::train::step::{DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots};
 use radiograd::train::{Event, Fit, TrainConfig, TrainError};
 
 fn phantom(size: usize) -> Dataset {
@@ -178,7 +178,8 @@ fn one_step(executor: &mut dyn Executor, limit: Option<u64>) -> [f32; LOG_COLUMN
     })
     .unwrap();
     let program = executor.compile(&step.graph, &[]).unwrap();
-    step.run(executor, program, &images, &[3, 1, 4, 15, 92, 6, 5], 0, 0, 1e-3, 0).unwrap();
+    let turn = Turn { chosen: &[3, 1, 4, 15, 92, 6, 5], seed: 0, step: 0, lr: 1e-3, row: 0 };
+    step.run(executor, program, &images, &turn).unwrap();
     step.log(executor, 1).unwrap()[0]
 }
 
@@ -208,7 +209,7 @@ fn a_run_names_its_tuned_kernels_and_says_when_it_goes_on_with_others() {
         Box::new(gpu::Executor::new(gpu.clone(), options))
     };
     let folder = tempfile::tempdir().unwrap();
-    let place = |resume| Place { folder: folder.path(), resume, device: "a GPU".to_owned() };
+    let place = |resume| Place { folder: folder.path(), resume, device: "a GPU".to_owned(), profile: false };
     let run = |config: &TrainConfig, resume, tuned: Option<&Arc<Tuned>>| -> (Vec<String>, String) {
         let mut notes = Vec::new();
         let summary = run::train(config, phantom(config.size), executor(tuned), &place(resume), &mut |event| {
@@ -216,7 +217,7 @@ fn a_run_names_its_tuned_kernels_and_says_when_it_goes_on_with_others() {
                 notes.push(text.to_owned());
             }
         });
-        let kernels = summary.unwrap().environment.into_iter().find(|(name, _)| name == "kernels").unwrap().1;
+        let kernels = summary.unwrap().0.environment.into_iter().find(|(name, _)| name == "kernels").unwrap().1;
         (notes, kernels)
     };
     let (notes, set) = run(&config, false, Some(&tuned));

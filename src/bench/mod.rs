@@ -1,7 +1,9 @@
-//! Measuring: kernels one by one beside what the device can do at best, a person's own kernel, and whole training steps.
+//! Measuring: kernels one by one beside what the device can do at best, a person's own kernel, whole training steps, and the
+//! way of an image onto the device.
 
 pub mod cases;
 pub mod custom;
+pub mod data;
 pub mod kernels;
 pub mod measure;
 pub mod peaks;

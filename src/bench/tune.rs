@@ -258,7 +258,8 @@ impl Passes {
 impl Task {
     fn new(gpu: &Gpu, op: Arc<dyn Op>, inputs: Vec<Spec>, output: Spec) -> Self {
         let mut task = Self { key: String::new(), nodes: 1, op, inputs, output, supported: Vec::new() };
-        let (key, supported) = task.with_cx(gpu, |cx| (key(task.op.as_ref(), cx), gpu.supported(task.op.as_ref(), cx)));
+        let (key, supported) =
+            task.with_cx(gpu, |cx| (key(task.op.as_ref(), cx), gpu.target().supported(task.op.as_ref(), cx)));
         task.key = key;
         task.supported = supported;
         task

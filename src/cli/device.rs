@@ -188,17 +188,6 @@ impl Device {
         }
     }
 
-    /// Waits until everything that was submitted has run.
-    ///
-    /// # Errors
-    /// The device failed or hangs.
-    pub fn wait(&mut self) -> Result<(), ExecError> {
-        match self {
-            Self::Cpu(_) => Ok(()),
-            Self::Gpu(e) => e.wait(),
-        }
-    }
-
     /// The executor alone, for training.
     #[must_use]
     pub fn into_executor(self) -> Box<dyn Executor> {

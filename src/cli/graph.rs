@@ -9,9 +9,13 @@ use super::device::DeviceReport;
 use super::format::{bytes, grouped, scaled};
 use super::{Context, Failure, ImageSize};
 use crate::bench::step::Workload;
+use crate::gpu::choice::choose;
+use crate::gpu::lower::AdapterKind;
+use crate::gpu::{Schedule, StepMemory, Target};
 use crate::graph::{Graph, NodeId};
 use crate::nn::summary::{self, NodeRow, Summary};
 use crate::nn::{Mode, Model};
+use crate::ops::{LowerCx, Op};
 use crate::report::table::Table;
 use crate::shape::{Shape, Spec};
 use crate::store::ParamStore;
@@ -66,12 +70,10 @@ struct Report {
     parameters: usize,
     flops: u64,
     bytes: u64,
-    /// Memory of all intermediate tensors as planned, in bytes; none on the CPU.
-    planned_bytes: Option<u64>,
-    /// The least that any plan needs.
-    least_bytes: Option<u64>,
-    /// Weights, optimizer state and what else stays on the device.
-    variable_bytes: Option<u64>,
+    /// The kind of adapter that kernels and memory below are planned for.
+    planned_for: &'static str,
+    /// Device memory.
+    memory: StepMemory,
 }
 
 /// The graph, the variables that it uses, and what must be computed.
@@ -92,41 +94,39 @@ fn record(args: &Args, model: &Model, seed: u32) -> Result<(Arc<Graph>, ParamSto
 pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let model = Model::new(&args.model, [args.channels, args.size.height, args.size.width], args.classes)?;
     let network = Summary::new(&model, args.batch)?;
-    let (mut graph, store, roots) = record(&args, &model, cx.seed.unwrap_or(0))?;
-    let mut opened = cx.open()?;
+    let (recorded, store, roots) = record(&args, &model, cx.seed.unwrap_or(0))?;
+    let opened = cx.open()?;
     let device = opened.report();
-    if args.fused && opened.device.gpu().is_none() {
+    let executor = opened.device.gpu();
+    if args.fused && executor.is_none() {
         let what = "--fused: the CPU executor runs every op as it was recorded; choose a GPU with --device gpu";
         return Err(Failure::Message(what.to_owned()));
     }
-    let mut memory = None;
-    let mut kernels: HashMap<usize, &'static str> = HashMap::new();
-    if let Some(gpu) = opened.device.gpu_mut() {
-        use crate::exec::Executor as _;
-        gpu.load(&store)?;
-        let program = gpu.compile(&graph, &roots)?;
-        let of_runs: HashMap<NodeId, &'static str> = gpu.variants(program).into_iter().collect();
-        if args.fused {
-            graph = Arc::clone(gpu.graph(program));
-            kernels.extend(of_runs.iter().map(|(id, v)| (id.index(), *v)));
-        } else {
-            let live = graph.live(&roots);
-            for id in graph.ids().filter(|id| live[id.index()] && graph.node(*id).op().is_some()) {
-                let kernel = match gpu.place(program, id) {
-                    Some(place) => of_runs.get(&place).copied(),
-                    None => Some("fused"),
-                };
-                kernels.extend(kernel.map(|k| (id.index(), k)));
-            }
+    // Without a GPU, what a discrete one with room for everything would get.
+    let target = executor.map_or_else(|| Target::unlimited(AdapterKind::Discrete), |gpu| gpu.gpu().target());
+    let fused = executor.and_then(|gpu| gpu.fuse(&recorded, &roots));
+    let place = |id: NodeId| fused.as_ref().map_or(Some(id), |f| f.places[id.index()]);
+    let runs = fused.as_ref().map_or_else(|| Arc::clone(&recorded), |f| Arc::new(f.graph.clone()));
+    let roots_that_run: Vec<NodeId> = roots.iter().filter_map(|&r| place(r)).collect();
+    let mut pick = |op: &dyn Op, cx: &LowerCx<'_>, supported: &[&'static str]| match executor {
+        Some(gpu) => gpu.choose(op, cx, supported),
+        None => choose(op, cx, supported),
+    };
+    let schedule = Schedule::new(&target, false, &mut pick, &runs, &roots_that_run)?;
+    let vars: Vec<u64> = store.vars().iter().map(|v| v.spec.bytes() as u64).collect();
+    let chosen: HashMap<NodeId, &'static str> = schedule.variants().into_iter().collect();
+    let graph = if args.fused { &runs } else { &recorded };
+    let live = graph.live(if args.fused { &roots_that_run } else { &roots });
+    let computed = |id: &NodeId| live[id.index()] && graph.node(*id).op().is_some();
+    let kernel = |id: NodeId| match if args.fused { Some(id) } else { place(id) } {
+        Some(at) => {
+            Some((id.index(), if executor.is_some() { *chosen.get(&at)? } else { chosen.get(&at).map(|_| "cpu")? }))
         }
-        memory = Some((gpu.memory(program), gpu.variable_bytes()));
-    } else {
-        let live = graph.live(&roots);
-        let runs = |id: &NodeId| live[id.index()] && graph.node(*id).op().is_some_and(|op| !op.is_view());
-        kernels.extend(graph.ids().filter(runs).map(|id| (id.index(), "cpu")));
-    }
+        None => Some((id.index(), "fused")),
+    };
+    let kernels: HashMap<usize, &'static str> = graph.ids().filter(computed).filter_map(kernel).collect();
     let nodes: Vec<Row> =
-        summary::nodes(&graph).into_iter().map(|node| Row { kernel: kernels.get(&node.node).copied(), node }).collect();
+        summary::nodes(graph).into_iter().map(|node| Row { kernel: kernels.get(&node.node).copied(), node }).collect();
     let report = Report {
         device,
         batch: args.batch,
@@ -135,9 +135,8 @@ pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         parameters: network.parameters,
         flops: nodes.iter().map(|r| r.node.flops).sum(),
         bytes: nodes.iter().map(|r| r.node.bytes).sum(),
-        planned_bytes: memory.map(|m| m.0.0),
-        least_bytes: memory.map(|m| m.0.1),
-        variable_bytes: memory.map(|m| m.1),
+        planned_for: target.kind.word(),
+        memory: schedule.memory(&runs, &vars),
         network,
         nodes,
     };
@@ -179,13 +178,29 @@ fn text(report: &Report) -> String {
         scaled(report.flops),
         scaled(report.bytes)
     );
-    if let (Some(planned), Some(least), Some(variables)) =
-        (report.planned_bytes, report.least_bytes, report.variable_bytes)
-    {
-        let (planned, least, variables) = (bytes(planned), bytes(least), bytes(variables));
-        text.push_str(&format!(
-            "\ndevice memory: {planned} planned for intermediate tensors (at least {least} is needed), {variables} for what stays"
-        ));
-    }
+    text.push('\n');
+    text.push_str(&memory(report));
     text
+}
+
+/// The plan and its bound, each in a line with what it is the sum of.
+fn memory(report: &Report) -> String {
+    let m = &report.memory;
+    let stays: String =
+        [("parameters", m.parameters), ("moments", m.moments), ("gradients", m.gradients), ("inputs", m.inputs)]
+            .into_iter()
+            .filter(|part| part.1 > 0)
+            .map(|(name, n)| format!("{name} {} + ", bytes(n)))
+            .collect();
+    let (peak, least) = (bytes(m.peak), bytes(m.lower_bound));
+    format!(
+        "device memory, planned for a {} adapter: {peak} at its peak ({stays}tensors and scratch as placed {})\n\
+         lower bound: {least} ({stays}the largest set of tensors alive at once {}); peak / bound {:.3}\n\
+         no placement of tensors and scratch takes less than {}; images, labels and log come on top",
+        report.planned_for,
+        bytes(m.planned),
+        bytes(m.tensors_at_least),
+        m.ratio,
+        bytes(m.placed_at_least),
+    )
 }

@@ -1,13 +1,18 @@
 //! `radiograd train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
+use super::format::{giga, seconds};
 use super::{Context, Failure, loading};
 use crate::data::{Splits, load};
 use crate::optim::{OptimizerKind, Schedule};
+use crate::report::data::RunSummary;
 use crate::report::split_table;
+use crate::report::table::Table;
+use crate::train::profile::ProfileSummary;
 use crate::train::run::{self, Place};
 use crate::train::{ClassWeights, TrainConfig};
 
@@ -68,6 +73,18 @@ pub struct TrainArgs {
     /// Go on with the run in the folder that --out names
     #[arg(long, requires = "out")]
     pub resume: bool,
+    /// Profile the 3rd to the 8th step: a table of time by op, and RUN/trace.json, which Perfetto opens
+    #[arg(long)]
+    pub profile: bool,
+}
+
+/// A finished run.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    run: RunSummary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<ProfileSummary>,
 }
 
 impl TrainArgs {
@@ -145,23 +162,60 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let device = opened.line();
     let executor = opened.device.into_executor();
     let out = args.out.clone().unwrap_or_else(|| loading::fresh_folder(&config.model));
-    let place = Place { folder: &out, resume: args.resume, device };
+    let place = Place { folder: &out, resume: args.resume, device, profile: args.profile };
     place.check()?;
     let data = load(&loading::source(&config.data)?, &options)?;
     loading::say_notes(&data, cx);
     let mut progress = loading::Progress::new(cx, config.epochs, "");
-    let summary = run::train(&config, data, executor, &place, &mut |event| progress.tell(event))?;
+    let (summary, profile) = run::train(&config, data, executor, &place, &mut |event| progress.tell(event))?;
     progress.end();
     let mut plain = summary.clone();
     plain.samples.clear();
     let positive = summary.data.class_name(1);
     let table = split_table(&summary.network, &positive).to_text();
+    let profile = profile.map(|p| p.summary());
+    let timed = profile.as_ref().map(|p| profile_text(p, &out.join(run::TRACE))).unwrap_or_default();
     let text = format!(
-        "{table}\nbest epoch {} of {}; everything is in {} (report.html opens in a browser)\n{}",
+        "{table}\n{timed}best epoch {} of {}; everything is in {} (report.html opens in a browser)\n{}",
         summary.network.best_epoch,
         summary.network.epochs.len(),
         out.display(),
         loading::NOTICE,
     );
-    cx.result(text, &plain)
+    cx.result(text, &Report { run: plain, profile })
+}
+
+/// What `--profile` shows.
+fn profile_text(p: &ProfileSummary, trace: &Path) -> String {
+    let steps = match p.steps[..] {
+        [first, .., last] => format!("steps {first} to {last}, each on its own"),
+        [one] => format!("step {one}"),
+        [] => "no step".to_owned(),
+    };
+    let host: Vec<String> = p.host.iter().map(|h| format!("{} {}", h.phase, seconds(h.seconds))).collect();
+    let host = if host.is_empty() { String::new() } else { format!("host: {}\n", host.join(", ")) };
+    let ops = match &p.ops {
+        None => "time by op: this adapter has no timestamps, so only the host's phases were timed\n".to_owned(),
+        Some(ops) => {
+            let mut table = Table::new(
+                format!("Time by op, the median of {steps}"),
+                ["op", "pass", ">nodes", ">time", ">share", ">GFLOP/s", ">GB/s"],
+            );
+            for o in ops {
+                let rate = |n: u64| giga(n as f64 / o.seconds.max(f64::MIN_POSITIVE));
+                table.push([
+                    o.op.to_owned(),
+                    o.pass.to_owned(),
+                    o.nodes.to_string(),
+                    seconds(o.seconds),
+                    format!("{:.1} %", 100.0 * o.share),
+                    rate(o.flops),
+                    rate(o.bytes),
+                ]);
+            }
+            let sum: f64 = ops.iter().map(|o| o.seconds).sum();
+            format!("{}all ops: {} a step\n", table.to_text(), seconds(sum))
+        }
+    };
+    format!("{ops}{host}every node and phase of {steps}: {} (https://ui.perfetto.dev opens it)\n\n", trace.display())
 }

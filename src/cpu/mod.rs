@@ -4,10 +4,12 @@
 //! (`cpu::fast`) stand in for the readable loops of convolution, linear layers and pooling.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
 use crate::graph::{Graph, NodeId, Source};
 use crate::ops::{Array, Eval, View};
+use crate::profile::{HostTimes, NodeTime, RunProfile};
 use crate::real::Real;
 use crate::shape::{DType, Spec};
 use crate::store::{ParamStore, VarId};
@@ -54,6 +56,70 @@ impl<T: Real> Executor<T> {
 
     fn program(&self, p: Program) -> &Compiled<T> {
         self.programs[p.0].as_ref().expect("a released program is not used")
+    }
+
+    /// Runs every node in order and tells `done` of each that was computed.
+    fn replay(&mut self, program: Program, mut done: impl FnMut(NodeId)) -> Result<(), ExecError> {
+        let p = self.programs[program.0].as_mut().expect("a released program is not used");
+        let graph = Arc::clone(&p.graph);
+        for step in 0..p.order.len() {
+            let id = p.order[step];
+            let node = graph.node(id);
+            match &node.source {
+                Source::Input if p.values[id.index()].is_none() => {
+                    // An input that was never written is zero, on the GPU too.
+                    p.values[id.index()] = Some(Array::zeros(&node.spec));
+                }
+                Source::Op { op, inputs } if !op.is_view() => {
+                    let mut out = p.values[id.index()].take().unwrap_or_else(|| p.allocate(&node.spec));
+                    let updates = op.updates();
+                    let mut state: Vec<Vec<T>> = Vec::with_capacity(updates.len());
+                    for u in &updates {
+                        let Array::Float(v) = &mut self.vars[u.var.index()] else {
+                            return Err(ExecError::Device(format!("{} updates a variable of integers", op.name())));
+                        };
+                        let whole = u.offset == 0 && u.spec.numel() == v.len();
+                        let range = u.offset..u.offset + u.spec.numel();
+                        state.push(if whole { std::mem::take(v) } else { v[range].to_vec() });
+                    }
+                    let views: Vec<View<'_, T>> = inputs
+                        .iter()
+                        .map(|&i| view(&graph, &p.owner, &p.values, &self.vars, i))
+                        .collect::<Option<_>>()
+                        .ok_or_else(|| ExecError::NotKept(graph.describe(id)))?;
+                    let specs: Vec<&Spec> = inputs.iter().map(|&i| graph.spec(i)).collect();
+                    T::run(
+                        op.as_ref(),
+                        &mut Eval {
+                            inputs: &views,
+                            specs: &specs,
+                            out_spec: &node.spec,
+                            out: &mut out,
+                            state: &mut state,
+                            fast: self.fast,
+                        },
+                    );
+                    for (u, new) in updates.iter().zip(state) {
+                        if let Array::Float(v) = &mut self.vars[u.var.index()] {
+                            if v.is_empty() {
+                                *v = new;
+                            } else {
+                                v[u.offset..u.offset + new.len()].copy_from_slice(&new);
+                            }
+                        }
+                    }
+                    p.values[id.index()] = Some(out);
+                    done(id);
+                }
+                _ => {}
+            }
+            for id in &p.dead[step] {
+                if let Some(array) = p.values[id.index()].take() {
+                    p.pool.push(array);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn import(tensor: &Tensor) -> Array<T> {
@@ -177,65 +243,38 @@ impl<T: Real> ExecutorTrait for Executor<T> {
     }
 
     fn run(&mut self, program: Program) -> Result<(), ExecError> {
-        let p = self.programs[program.0].as_mut().expect("a released program is not used");
-        let graph = Arc::clone(&p.graph);
-        for step in 0..p.order.len() {
-            let id = p.order[step];
-            let node = graph.node(id);
-            match &node.source {
-                Source::Input if p.values[id.index()].is_none() => {
-                    // An input that was never written is zero, on the GPU too.
-                    p.values[id.index()] = Some(Array::zeros(&node.spec));
-                }
-                Source::Op { op, inputs } if !op.is_view() => {
-                    let mut out = p.values[id.index()].take().unwrap_or_else(|| p.allocate(&node.spec));
-                    let updates = op.updates();
-                    let mut state: Vec<Vec<T>> = Vec::with_capacity(updates.len());
-                    for u in &updates {
-                        let Array::Float(v) = &mut self.vars[u.var.index()] else {
-                            return Err(ExecError::Device(format!("{} updates a variable of integers", op.name())));
-                        };
-                        let whole = u.offset == 0 && u.spec.numel() == v.len();
-                        let range = u.offset..u.offset + u.spec.numel();
-                        state.push(if whole { std::mem::take(v) } else { v[range].to_vec() });
-                    }
-                    let views: Vec<View<'_, T>> = inputs
-                        .iter()
-                        .map(|&i| view(&graph, &p.owner, &p.values, &self.vars, i))
-                        .collect::<Option<_>>()
-                        .ok_or_else(|| ExecError::NotKept(graph.describe(id)))?;
-                    let specs: Vec<&Spec> = inputs.iter().map(|&i| graph.spec(i)).collect();
-                    T::run(
-                        op.as_ref(),
-                        &mut Eval {
-                            inputs: &views,
-                            specs: &specs,
-                            out_spec: &node.spec,
-                            out: &mut out,
-                            state: &mut state,
-                            fast: self.fast,
-                        },
-                    );
-                    for (u, new) in updates.iter().zip(state) {
-                        if let Array::Float(v) = &mut self.vars[u.var.index()] {
-                            if v.is_empty() {
-                                *v = new;
-                            } else {
-                                v[u.offset..u.offset + new.len()].copy_from_slice(&new);
-                            }
-                        }
-                    }
-                    p.values[id.index()] = Some(out);
-                }
-                _ => {}
-            }
-            for id in &p.dead[step] {
-                if let Some(array) = p.values[id.index()].take() {
-                    p.pool.push(array);
-                }
-            }
-        }
+        self.replay(program, |_| {})
+    }
+
+    fn wait(&mut self) -> Result<(), ExecError> {
         Ok(())
+    }
+
+    fn run_profiled(&mut self, program: Program) -> Result<RunProfile, ExecError> {
+        let nodes_start = Instant::now();
+        let (mut nodes, mut last) = (Vec::new(), nodes_start);
+        self.replay(program, |id| {
+            let now = Instant::now();
+            nodes.push((id, last, now));
+            last = now;
+        })?;
+        let graph = &self.program(program).graph;
+        let nodes = nodes
+            .into_iter()
+            .map(|(id, start, end)| NodeTime {
+                node: id.index(),
+                name: graph.describe(id),
+                op: graph.node(id).kind(),
+                variant: "cpu",
+                start: (start - nodes_start).as_secs_f64(),
+                seconds: (end - start).as_secs_f64(),
+            })
+            .collect();
+        Ok(RunProfile { host: Vec::new(), nodes_start, nodes: Some(nodes) })
+    }
+
+    fn host_times(&self) -> Option<HostTimes> {
+        None
     }
 
     fn read(&mut self, program: Program, node: NodeId) -> Result<Tensor, ExecError> {

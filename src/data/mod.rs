@@ -13,7 +13,7 @@
 pub mod cache;
 pub mod decode;
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod images;
 mod npy;
 mod npz;

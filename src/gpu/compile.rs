@@ -1,27 +1,30 @@
 //! From a graph to dispatches: kernels chosen and specialised, memory planned, bind groups built.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::device::Gpu;
 use super::executor::Options;
-use super::lower::{Arg, Dispatch, Lowering};
+use super::lower::{Arg, Dispatch};
 use super::memory::{Buffers, bytes_of, storage, tensor_of, words_of};
 use super::pipelines::{Pipelines, Wanted};
-use super::plan::{ALIGN, Place, Plan, Request, lower_bound};
+use super::plan::Plan;
+use super::schedule::{Home, Lowered, Schedule, StepMemory};
 use super::tuned::{choose, key};
 use crate::exec::ExecError;
-use crate::graph::{Graph, NodeId, Source};
+use crate::graph::{Graph, NodeId};
 use crate::ops::{LowerCx, Op, PLAIN};
-use crate::shape::Spec;
-use crate::store::VarId;
 use crate::tensor::Tensor;
 
-/// Bytes of NaN on each side of a tensor in guard mode.
-const GUARD: u64 = 256;
 /// The NaN that guards are filled with; a kernel that computes NaN makes another one.
 const GUARD_WORD: u32 = 0x7fc0_dead;
+
+/// Floating-point operations after which a submit is closed, so that no driver's watchdog fires.
+const SUBMIT_FLOPS: u64 = 40_000_000_000;
+
+/// Nodes after which a submit is closed: a query set holds the timestamps of no more.
+const SUBMIT_NODES: usize = 2048;
 
 /// The dispatches of one node.
 #[derive(Debug)]
@@ -42,10 +45,26 @@ struct Ready {
     groups: [u32; 3],
 }
 
+/// What a binding is bound to.
+struct Slot<'a> {
+    buffer: &'a wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+    written: bool,
+}
+
 impl Step {
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+    /// Records its dispatches; `bound` is the pipeline that the pass has, which need not be set again.
+    pub(super) fn encode<'a>(
+        &'a self,
+        pass: &mut wgpu::ComputePass<'_>,
+        bound: &mut Option<&'a wgpu::ComputePipeline>,
+    ) {
         for Ready { pipeline, group, late, groups: [x, y, z] } in &self.dispatches {
-            pass.set_pipeline(pipeline);
+            if *bound != Some(pipeline) {
+                pass.set_pipeline(pipeline);
+                *bound = Some(pipeline);
+            }
             pass.set_bind_group(0, group, &[]);
             if !late.is_empty() {
                 pass.set_immediates(0, bytemuck::cast_slice(late));
@@ -55,36 +74,14 @@ impl Step {
     }
 }
 
-/// Where a node's value lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Home {
-    /// Nothing reads it.
-    Nowhere,
-    /// In the upload buffer.
-    Upload { offset: u64 },
-    /// In a persistent variable.
-    Var { var: VarId, offset: u64 },
-    /// In planned memory.
-    Planned(Place),
-    /// In the memory of a pack.
-    Packed { pack: usize, offset: u64 },
-}
-
-/// What a binding is bound to.
-struct Slot<'a> {
-    buffer: &'a wgpu::Buffer,
-    offset: u64,
-    bytes: u64,
-    written: bool,
-}
-
 /// A graph that is ready to be replayed.
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) graph: Arc<Graph>,
     pub(super) steps: Vec<Step>,
-    pub(super) bytes: u64,
-    pub(super) lower_bound: u64,
+    /// The steps of each submit.
+    pub(super) submits: Vec<Range<usize>>,
+    pub(super) memory: StepMemory,
     /// For a fused graph: where the nodes of the recorded one are in it.
     pub(super) places: Option<Vec<Option<NodeId>>>,
     homes: Vec<Home>,
@@ -100,20 +97,6 @@ pub(super) struct Compiled {
     pub(super) tuned: BTreeMap<String, &'static str>,
 }
 
-/// A lowered node before memory is known.
-struct Lowered {
-    node: NodeId,
-    variant: &'static str,
-    flops: u64,
-    lowering: Lowering,
-    inputs: Vec<NodeId>,
-    output: NodeId,
-    state: Vec<(VarId, u64, u64)>,
-    companion: Option<NodeId>,
-    /// First of its scratch buffers among the requests.
-    scratch: usize,
-}
-
 impl Compiled {
     pub(super) fn new(
         gpu: &Gpu,
@@ -123,168 +106,20 @@ impl Compiled {
         graph: &Arc<Graph>,
         roots: &[NodeId],
     ) -> Result<Self, ExecError> {
-        let live = graph.live(roots);
-        let order: Vec<NodeId> = graph.ids().filter(|id| live[id.index()]).collect();
-        let owner = owners(graph);
-        check_limits(gpu, graph, &order)?;
-
-        // Packs: their inputs are computed in place where nothing else decides about their memory.
-        let mut homes = vec![Home::Nowhere; graph.nodes().len()];
-        let mut pack_sizes = Vec::new();
-        let mut copies: HashMap<NodeId, Vec<(NodeId, usize)>> = HashMap::new();
-        for &id in &order {
-            let node = graph.node(id);
-            let Some(offsets) = node.op().and_then(|op| op.packs()) else { continue };
-            let pack = pack_sizes.len();
-            pack_sizes.push(node.spec.bytes() as u64);
-            homes[id.index()] = Home::Packed { pack, offset: 0 };
-            for (&input, &at) in node.inputs().iter().zip(offsets) {
-                let source = owner[input.index()];
-                let computed = graph.node(source).op().is_some();
-                if computed && homes[source.index()] == Home::Nowhere {
-                    homes[source.index()] = Home::Packed { pack, offset: 4 * at as u64 };
-                } else {
-                    copies.entry(id).or_default().push((input, at));
-                }
-            }
-        }
-
-        let companions: HashMap<NodeId, NodeId> = order
-            .iter()
-            .filter(|id| graph.node(**id).op().is_some_and(|op| op.companion()))
-            .map(|&id| (graph.node(id).inputs()[0], id))
-            .collect();
-
-        // Lower every node, and collect what memory is asked for.
         let mut tuned = BTreeMap::new();
-        let mut lowered: Vec<Lowered> = Vec::new();
-        let mut requests: Vec<Request> = Vec::new();
-        let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
-        for &id in &order {
-            let node = graph.node(id);
-            let Source::Op { op, inputs } = &node.source else { continue };
-            if op.is_view() || op.companion() {
-                continue;
-            }
-            let step = lowered.len();
-            for input in inputs {
-                if let Some(r) = request_of[owner[input.index()].index()] {
-                    requests[r].death = step;
+        let mut pick = |op: &dyn Op, cx: &LowerCx<'_>, supported: &[&'static str]| match &options.variant {
+            Some(wanted) => supported.iter().find(|v| *v == wanted).copied().unwrap_or(PLAIN),
+            None => {
+                let (variant, changed) = choose(options.tuned.as_deref(), op, cx, supported);
+                if changed {
+                    tuned.insert(key(op, cx), variant);
                 }
+                variant
             }
-            if homes[id.index()] == Home::Nowhere {
-                request_of[id.index()] = Some(requests.len());
-                let bytes = node.spec.bytes().max(4) as u64;
-                requests.push(Request { bytes, birth: step, death: step });
-            }
-            if let Some(&companion) = companions.get(&id) {
-                request_of[companion.index()] = Some(requests.len());
-                let bytes = graph.spec(companion).bytes().max(4) as u64;
-                requests.push(Request { bytes, birth: step, death: step });
-            }
-            if op.packs().is_some() {
-                for (input, at) in copies.remove(&id).unwrap_or_default() {
-                    let count = graph.spec(input).numel();
-                    let args = vec![Arg::Input(0), Arg::Output];
-                    let d = Dispatch::elementwise("copy.wgsl", "forward", count, args, Vec::new());
-                    let lowering = Lowering { dispatches: vec![d], scratch: Vec::new() };
-                    // The copy's output is a range of the pack: `scratch` holds where it begins, in elements.
-                    let scratch = at;
-                    if let Some(r) = request_of[owner[input.index()].index()] {
-                        requests[r].death = lowered.len();
-                    }
-                    lowered.push(Lowered {
-                        node: id,
-                        variant: "copy",
-                        flops: 0,
-                        lowering,
-                        inputs: vec![input],
-                        output: id,
-                        state: Vec::new(),
-                        companion: None,
-                        scratch,
-                    });
-                }
-                continue;
-            }
-            let specs: Vec<&Spec> = inputs.iter().map(|&i| graph.spec(i)).collect();
-            let mut cx = LowerCx {
-                inputs: &specs,
-                output: &node.spec,
-                adapter: gpu.kind,
-                subgroup: gpu.subgroup,
-                companion: companions.contains_key(&id),
-                variant: PLAIN,
-            };
-            let supported = gpu.supported(op.as_ref(), &cx);
-            let variant = match &options.variant {
-                Some(wanted) => supported.iter().find(|v| *v == wanted).copied().unwrap_or(PLAIN),
-                None => {
-                    let (variant, changed) = choose(options.tuned.as_deref(), op.as_ref(), &cx, &supported);
-                    if changed {
-                        tuned.insert(key(op.as_ref(), &cx), variant);
-                    }
-                    variant
-                }
-            };
-            cx.variant = variant;
-            let lowering = op.lower(&cx);
-            if lowering.dispatches.is_empty() && node.spec.numel() > 0 {
-                let what = format!("{} has no kernel {variant} for its shapes", graph.describe(id));
-                return Err(ExecError::Device(what));
-            }
-            let scratch = requests.len();
-            for &words in &lowering.scratch {
-                let bytes = 4 * words.max(1) as u64;
-                limit(gpu, || format!("scratch of {}", graph.describe(id)), bytes)?;
-                requests.push(Request { bytes, birth: step, death: step });
-            }
-            let state = op.updates().iter().map(|u| (u.var, 4 * u.offset as u64, u.spec.bytes() as u64)).collect();
-            let flops = op.flops(&specs, &node.spec);
-            lowered.push(Lowered {
-                node: id,
-                variant,
-                flops,
-                lowering,
-                inputs: inputs.clone(),
-                output: id,
-                state,
-                companion: companions.get(&id).copied(),
-                scratch,
-            });
-        }
-        for root in roots {
-            if let Some(r) = request_of[owner[root.index()].index()] {
-                requests[r].death = usize::MAX - 1;
-            }
-        }
-        let guard = options.guards.then_some(GUARD);
-        let plan = Plan::new(&requests, gpu.summary.max_buffer_bytes, guard);
-        for id in graph.ids() {
-            if let Some(r) = request_of[id.index()] {
-                homes[id.index()] = Home::Planned(plan.places[r]);
-            }
-        }
-
-        // Inputs lie one after the other in the upload buffer, which a step writes at once.
-        let mut upload_bytes = 0;
-        for &id in &order {
-            match &graph.node(id).source {
-                Source::Input => {
-                    homes[id.index()] = Home::Upload { offset: upload_bytes };
-                    let bytes = graph.spec(id).bytes().max(4) as u64 + guard.unwrap_or(0);
-                    upload_bytes += bytes.next_multiple_of(ALIGN);
-                }
-                Source::Var(view) => {
-                    homes[id.index()] = Home::Var { var: view.var, offset: 4 * view.offset as u64 };
-                }
-                Source::Op { .. } => {}
-            }
-        }
-        for &id in &order {
-            homes[id.index()] = homes[owner[id.index()].index()];
-        }
-
+        };
+        let schedule = Schedule::new(&gpu.target(), options.guards, &mut pick, graph, roots)?;
+        let memory = schedule.memory(graph, &vars.sizes());
+        let Schedule { lowered, homes, requests, plan, pack_sizes, upload_bytes, .. } = schedule;
         let upload = storage(gpu, "inputs", upload_bytes)?;
         let pools =
             plan.pools.iter().map(|&b| storage(gpu, "intermediate tensors", b)).collect::<Result<Vec<_>, _>>()?;
@@ -315,12 +150,11 @@ impl Compiled {
             }
             dirty.push(0..staging.len());
         }
-        let gradients: u64 = pack_sizes.iter().sum();
         let mut program = Self {
             graph: Arc::clone(graph),
             steps: Vec::with_capacity(lowered.len()),
-            bytes: plan.total() + gradients + upload_bytes,
-            lower_bound: lower_bound(&requests) + gradients + upload_bytes,
+            submits: Vec::new(),
+            memory,
             places: None,
             homes,
             kept,
@@ -343,6 +177,7 @@ impl Compiled {
             let step = program.bind(gpu, &mut ready, vars, l, &plan)?;
             program.steps.push(step);
         }
+        program.submits = submits(&program.steps);
         Ok(program)
     }
 
@@ -505,45 +340,21 @@ impl Compiled {
     }
 }
 
-impl Gpu {
-    /// The kernel variants that support these shapes on this adapter, the plain one first. A kernel whose scratch the adapter
-    /// cannot bind does not; the plain ones need little.
-    pub(crate) fn supported(&self, op: &dyn Op, cx: &LowerCx<'_>) -> Vec<&'static str> {
-        let mut supported = op.variants(cx);
-        supported.retain(|&variant| {
-            let fits = |&words: &usize| 4 * words as u64 <= self.max_tensor_bytes();
-            variant == PLAIN || op.lower(&LowerCx { variant, ..cx.clone() }).scratch.iter().all(fits)
-        });
-        supported
+/// The steps of each submit.
+fn submits(steps: &[Step]) -> Vec<Range<usize>> {
+    let mut all = Vec::new();
+    let (mut start, mut flops) = (0, 0);
+    for (i, step) in steps.iter().enumerate() {
+        flops += step.flops;
+        if flops >= SUBMIT_FLOPS || i + 1 - start == SUBMIT_NODES || i + 1 == steps.len() {
+            all.push(start..i + 1);
+            (start, flops) = (i + 1, 0);
+        }
     }
+    all
 }
 
 /// A buffer that is written in a dispatch is bound for writing everywhere in it.
 fn writable(slots: &[Slot<'_>]) -> Vec<bool> {
     slots.iter().map(|s| slots.iter().any(|t| t.buffer == s.buffer && t.written)).collect()
-}
-
-/// Which node owns the memory of a node: itself, or what it is a view of.
-fn owners(graph: &Graph) -> Vec<NodeId> {
-    let mut owner: Vec<NodeId> = graph.ids().collect();
-    for id in graph.ids() {
-        let node = graph.node(id);
-        if node.op().is_some_and(|op| op.is_view()) {
-            owner[id.index()] = owner[node.inputs()[0].index()];
-        }
-    }
-    owner
-}
-
-fn limit(gpu: &Gpu, tensor: impl FnOnce() -> String, bytes: u64) -> Result<(), ExecError> {
-    let limit = gpu.max_tensor_bytes();
-    if bytes > limit { Err(ExecError::TooLarge { tensor: tensor(), bytes, limit }) } else { Ok(()) }
-}
-
-fn check_limits(gpu: &Gpu, graph: &Graph, order: &[NodeId]) -> Result<(), ExecError> {
-    for &id in order {
-        let spec = graph.spec(id);
-        limit(gpu, || format!("{} {spec}", graph.describe(id)), spec.bytes() as u64)?;
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::lower::{AdapterKind, MAX_LATE};
+use super::schedule::Target;
 use crate::exec::ExecError;
 
 /// What a person needs to know of an adapter.
@@ -32,14 +33,6 @@ fn kind_of(info: &wgpu::AdapterInfo) -> AdapterKind {
     }
 }
 
-fn word(kind: AdapterKind) -> &'static str {
-    match kind {
-        AdapterKind::Discrete => "discrete",
-        AdapterKind::Integrated => "integrated",
-        AdapterKind::Software => "software",
-    }
-}
-
 /// All adapters, in the system's order.
 fn adapters() -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -59,7 +52,7 @@ fn summarise(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     AdapterSummary {
         index,
         name: info.name.clone(),
-        kind: word(kind_of(&info)),
+        kind: kind_of(&info).word(),
         backend: format!("{:?}", info.backend),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
@@ -197,6 +190,17 @@ impl Gpu {
         match internal.or(validation) {
             Some(e) => Err(ExecError::Device(format!("{what}: {}", one_line(&e)))),
             None => Ok(result),
+        }
+    }
+
+    /// What of this adapter decides about kernels and memory.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target {
+            kind: self.kind,
+            subgroup: self.subgroup,
+            max_tensor_bytes: self.max_tensor_bytes(),
+            max_buffer_bytes: self.summary.max_buffer_bytes,
         }
     }
 

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::compile::Compiled;
+use super::compile::{Compiled, Step};
 use super::device::Gpu;
 use super::memory::{Buffers, bytes_of, tensor_of};
 use super::pipelines::Pipelines;
+use super::schedule::StepMemory;
 use super::tuned::{Tuned, choose};
 use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
 use crate::fuse::{Fused, fuse};
 use crate::graph::{Graph, NodeId};
-use crate::ops::{LowerCx, PLAIN};
+use crate::ops::{LowerCx, Op, PLAIN};
+use crate::profile::{HostTimes, NodeTime, Phases, RunProfile, Span};
 use crate::store::{ParamStore, VarId};
 use crate::tensor::Tensor;
 
@@ -44,34 +47,27 @@ pub struct Executor {
     programs: Vec<Option<Compiled>>,
     /// Submissions whose end was not waited for yet: a queue without bound would hoard command buffers.
     in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
+    host: HostTimes,
 }
 
 /// Longest wait for one step before the device counts as hung.
 const WATCHDOG: std::time::Duration = std::time::Duration::from_secs(300);
 /// Steps that the host may be ahead of the device.
 const AHEAD: usize = 3;
-/// Floating-point operations after which a submit is closed, so that no driver's watchdog fires.
-const SUBMIT_FLOPS: u64 = 40_000_000_000;
-
-/// How long one node took.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct NodeTime {
-    /// The node.
-    pub node: usize,
-    /// Its description.
-    pub name: String,
-    /// The kernel variant.
-    pub variant: &'static str,
-    /// Seconds on the device.
-    pub seconds: f64,
-}
-
 impl Executor {
     /// An executor on an open device.
     #[must_use]
     pub fn new(gpu: Gpu, options: Options) -> Self {
         let pipelines = Pipelines::new(&gpu, options.checked, options.pipelines.as_deref());
-        Self { gpu, options, pipelines, vars: Buffers::default(), programs: Vec::new(), in_flight: Default::default() }
+        Self {
+            gpu,
+            options,
+            pipelines,
+            vars: Buffers::default(),
+            programs: Vec::new(),
+            in_flight: Default::default(),
+            host: HostTimes::default(),
+        }
     }
 
     /// Whether programs compiled from here on go through the fusion pass.
@@ -95,17 +91,10 @@ impl Executor {
         self.programs[p.0].as_ref().expect("a released program is not used")
     }
 
-    /// Device memory in bytes: the program's tensors, and the least that any plan would need for them.
+    /// Device memory of a program.
     #[must_use]
-    pub fn memory(&self, p: Program) -> (u64, u64) {
-        let program = self.program(p);
-        (program.bytes, program.lower_bound)
-    }
-
-    /// Bytes of all persistent variables.
-    #[must_use]
-    pub fn variable_bytes(&self) -> u64 {
-        self.vars.total()
+    pub fn memory(&self, p: Program) -> &StepMemory {
+        &self.program(p).memory
     }
 
     /// The graph that runs: the recorded one, or what the fusion pass made of it.
@@ -120,6 +109,12 @@ impl Executor {
         self.program(p).place(node)
     }
 
+    /// The variant that would be taken for an op: as measured by `radiograd tune`, else by the table.
+    #[must_use]
+    pub fn choose(&self, op: &dyn Op, cx: &LowerCx<'_>, supported: &[&'static str]) -> &'static str {
+        choose(self.options.tuned.as_deref(), op, cx, supported).0
+    }
+
     /// The graph after the fusion pass, if that finds something to fuse for this device.
     #[must_use]
     pub fn fuse(&self, graph: &Graph, roots: &[NodeId]) -> Option<Fused> {
@@ -129,7 +124,7 @@ impl Executor {
         fuse(graph, roots, |op, inputs, output| {
             let (adapter, subgroup) = (self.gpu.kind, self.gpu.subgroup);
             let cx = LowerCx { inputs, output, adapter, subgroup, companion: false, variant: PLAIN };
-            choose(self.options.tuned.as_deref(), op, &cx, &self.gpu.supported(op, &cx)).0 != PLAIN
+            self.choose(op, &cx, &self.gpu.target().supported(op, &cx)) != PLAIN
         })
     }
 
@@ -148,15 +143,6 @@ impl Executor {
     #[must_use]
     pub fn pipeline_count(&self) -> usize {
         self.pipelines.len()
-    }
-
-    /// Waits until the device has done everything.
-    ///
-    /// # Errors
-    /// The device failed or hangs.
-    pub fn wait(&mut self) -> Result<(), ExecError> {
-        self.in_flight.clear();
-        wait(&self.gpu, None)
     }
 
     /// Sends what was written to variables, which otherwise waits in memory of its own for the next run, and waits for it.
@@ -181,59 +167,45 @@ impl Executor {
     /// # Errors
     /// The device failed, or has no timestamps.
     pub fn run_timed(&mut self, p: Program) -> Result<Vec<NodeTime>, ExecError> {
-        if !self.gpu.timestamps {
-            return Err(ExecError::Device("this adapter has no timestamps".to_owned()));
-        }
-        let program = self.programs[p.0].as_mut().expect("a released program is not used");
-        program.upload(&self.gpu);
-        let count = program.steps.len() as u32;
-        let device = &self.gpu.device;
-        let mut stamps: Vec<u64> = Vec::with_capacity(2 * count as usize);
-        // A query set holds at most 4,096 queries.
-        for (chunk, steps) in program.steps.chunks(2048).enumerate() {
-            let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: None,
-                ty: wgpu::QueryType::Timestamp,
-                count: 2 * steps.len() as u32,
-            });
-            let size = 16 * steps.len() as u64;
-            let resolved = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("timestamps"),
-                size,
-                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-                mapped_at_creation: false,
-            });
-            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            for i in 0..steps.len() {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                    label: None,
-                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                        query_set: &queries,
-                        beginning_of_pass_write_index: Some(2 * i as u32),
-                        end_of_pass_write_index: Some(2 * i as u32 + 1),
-                    }),
-                });
-                program.steps[chunk * 2048 + i].encode(&mut pass);
-            }
-            encoder.resolve_query_set(&queries, 0..2 * steps.len() as u32, &resolved, 0);
-            self.gpu.queue.submit([encoder.finish()]);
-            stamps.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&bytes_of(&self.gpu, &resolved, 0, size)?));
-        }
-        self.gpu.check()?;
-        let period = f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9;
-        let graph = &program.graph;
-        Ok(program
-            .steps
-            .iter()
-            .zip(stamps.chunks(2))
-            .map(|(step, t)| NodeTime {
-                node: step.node.index(),
-                name: graph.describe(step.node),
-                variant: step.variant,
-                seconds: t[1].saturating_sub(t[0]) as f64 * period,
-            })
-            .collect())
+        self.run_profiled(p)?.nodes.ok_or_else(|| ExecError::Device("this adapter has no timestamps".to_owned()))
     }
+}
+
+/// Submits `steps` with a timestamp before and after each, and reads these back.
+fn timed(gpu: &Gpu, steps: &[Step], phases: &mut Phases) -> Result<Vec<u64>, ExecError> {
+    let device = &gpu.device;
+    let count = 2 * steps.len() as u32;
+    let queries =
+        device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count });
+    let size = 8 * u64::from(count);
+    let resolved = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("timestamps"),
+        size,
+        usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    });
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    for (step, i) in steps.iter().zip(0..) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                query_set: &queries,
+                beginning_of_pass_write_index: Some(2 * i),
+                end_of_pass_write_index: Some(2 * i + 1),
+            }),
+        });
+        step.encode(&mut pass, &mut None);
+    }
+    encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+    let commands = encoder.finish();
+    phases.end("encode");
+    let index = gpu.queue.submit([commands]);
+    phases.end("submit");
+    wait(gpu, Some(index))?;
+    phases.end("wait");
+    let stamps = bytemuck::pod_collect_to_vec::<u8, u64>(&bytes_of(gpu, &resolved, 0, size)?);
+    phases.end("read back");
+    Ok(stamps)
 }
 
 fn wait(gpu: &Gpu, index: Option<wgpu::SubmissionIndex>) -> Result<(), ExecError> {
@@ -280,32 +252,94 @@ impl ExecutorTrait for Executor {
     }
 
     fn run(&mut self, program: Program) -> Result<(), ExecError> {
+        let mut host = HostTimes::default();
+        let mut clock = Instant::now();
+        let mut lap = |sum: &mut f64| {
+            let now = Instant::now();
+            *sum += (now - clock).as_secs_f64();
+            clock = now;
+        };
         let p = self.programs[program.0].as_mut().expect("a released program is not used");
         p.upload(&self.gpu);
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let (mut next, mut last) = (0, None);
-        while next < p.steps.len() {
-            let mut flops = 0;
+        lap(&mut host.upload);
+        let mut last = None;
+        for steps in &p.submits {
+            let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                while next < p.steps.len() && flops < SUBMIT_FLOPS {
-                    p.steps[next].encode(&mut pass);
-                    flops += p.steps[next].flops;
-                    next += 1;
+                let mut bound = None;
+                for step in &p.steps[steps.clone()] {
+                    step.encode(&mut pass, &mut bound);
                 }
             }
-            let done = std::mem::replace(
-                &mut encoder,
-                self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()),
-            );
-            last = Some(self.gpu.queue.submit([done.finish()]));
+            let commands = encoder.finish();
+            lap(&mut host.encode);
+            last = Some(self.gpu.queue.submit([commands]));
+            lap(&mut host.submit);
         }
+        self.host = host;
         self.in_flight.extend(last);
         if self.in_flight.len() > AHEAD {
             let oldest = self.in_flight.pop_front();
             wait(&self.gpu, oldest)?;
         }
         self.gpu.check()
+    }
+
+    fn wait(&mut self) -> Result<(), ExecError> {
+        self.in_flight.clear();
+        wait(&self.gpu, None)
+    }
+
+    fn run_profiled(&mut self, program: Program) -> Result<RunProfile, ExecError> {
+        // What is still running would be waited for in the first phase.
+        self.wait()?;
+        let mut phases = Phases::start();
+        if !self.gpu.timestamps {
+            let start = Instant::now();
+            self.run(program)?;
+            let t = self.host;
+            let mut at = start;
+            let mut host: Vec<Span> = [("upload", t.upload), ("encode", t.encode), ("submit", t.submit)]
+                .into_iter()
+                .map(|(name, seconds)| {
+                    let begin = at;
+                    at += Duration::from_secs_f64(seconds);
+                    Span { name, start: begin, end: at }
+                })
+                .collect();
+            self.wait()?;
+            host.push(Span { name: "wait", start: at, end: Instant::now() });
+            return Ok(RunProfile { host, nodes_start: at, nodes: None });
+        }
+        let p = self.programs[program.0].as_mut().expect("a released program is not used");
+        p.upload(&self.gpu);
+        let nodes_start = phases.end("upload");
+        let mut stamps: Vec<u64> = Vec::with_capacity(2 * p.steps.len());
+        for steps in &p.submits {
+            stamps.extend(timed(&self.gpu, &p.steps[steps.clone()], &mut phases)?);
+        }
+        self.gpu.check()?;
+        let period = f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9;
+        let first = stamps.first().copied().unwrap_or(0);
+        let nodes = p
+            .steps
+            .iter()
+            .zip(stamps.chunks(2))
+            .map(|(step, t)| NodeTime {
+                node: step.node.index(),
+                name: p.graph.describe(step.node),
+                op: p.graph.node(step.node).kind(),
+                variant: step.variant,
+                start: t[0].saturating_sub(first) as f64 * period,
+                seconds: t[1].saturating_sub(t[0]) as f64 * period,
+            })
+            .collect();
+        Ok(RunProfile { host: phases.spans(), nodes_start, nodes: Some(nodes) })
+    }
+
+    fn host_times(&self) -> Option<HostTimes> {
+        Some(self.host)
     }
 
     fn read(&mut self, program: Program, node: NodeId) -> Result<Tensor, ExecError> {

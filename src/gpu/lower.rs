@@ -72,6 +72,18 @@ pub enum AdapterKind {
     Software,
 }
 
+impl AdapterKind {
+    /// `discrete`, `integrated` or `software`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Discrete => "discrete",
+            Self::Integrated => "integrated",
+            Self::Software => "software",
+        }
+    }
+}
+
 /// The most workgroups that WebGPU allows along one axis.
 pub const MAX_GROUPS: u32 = 65_535;
 

@@ -122,7 +122,8 @@ impl Buffers {
         gpu.check()
     }
 
-    pub(super) fn total(&self) -> u64 {
-        self.buffers.iter().map(wgpu::Buffer::size).sum()
+    /// Bytes of each variable.
+    pub(super) fn sizes(&self) -> Vec<u64> {
+        self.specs.iter().map(|s| s.bytes() as u64).collect()
     }
 }

@@ -16,9 +16,11 @@ mod pipeline_disk;
 mod pipelines;
 pub mod plan;
 mod raw;
+mod schedule;
 mod template;
 pub mod tuned;
 
 pub use device::{AdapterSummary, Gpu, Wanted, list};
-pub use executor::{Executor, NodeTime, Options};
+pub use executor::{Executor, Options};
+pub use schedule::{Schedule, StepMemory, Target};
 pub use template::wgsl;

@@ -7,7 +7,10 @@ use std::time::Instant;
 use super::TrainError;
 use super::checkpoint::{self, BEST, EpochRowNoTime, LAST, LoopState};
 use super::config::TrainConfig;
-use super::step::{DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots, probabilities};
+use super::profile::Profile;
+use super::step::{
+    DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots, probabilities,
+};
 use crate::data::{Dataset, Images, epoch_order};
 use crate::exec::{Executor, Program};
 use crate::graph::VarView;
@@ -66,6 +69,7 @@ pub struct Fit {
     steps: usize,
     content_hash: String,
     metadata: BTreeMap<String, String>,
+    profile: Option<Profile>,
 }
 
 /// Where a loop begins: see [`Fit::start`].
@@ -192,7 +196,19 @@ impl Fit {
             steps,
             content_hash: data.content_hash,
             metadata,
+            profile: None,
         })
+    }
+
+    /// Has some steps of a run that begins at `start` profiled.
+    pub fn profile(&mut self, start: &Start) {
+        let total = u64::from(self.config.epochs.saturating_sub(start.epochs.len() as u32)) * self.steps as u64;
+        self.profile = Some(Profile::new(self.executor.describe(), &self.step.graph, total));
+    }
+
+    /// What was profiled, if [`Fit::profile`] asked for it.
+    pub fn take_profile(&mut self) -> Option<Profile> {
+        self.profile.take()
     }
 
     /// Gives the device back.
@@ -372,9 +388,13 @@ impl Fit {
         let batch = self.config.batch;
         let mut rows = Vec::new();
         for (row, chosen) in order.chunks_exact(batch).enumerate() {
-            let (seed, lr) = (self.config.seed, scheduler.lr());
+            let turn = Turn { chosen, seed: self.config.seed, step: *step, lr: scheduler.lr(), row };
             let executor = self.executor.as_mut();
-            self.step.run(executor, self.program, &self.train, chosen, seed, *step, lr, row)?;
+            let profile = self.profile.as_mut().and_then(|p| p.next_wanted().then_some(p));
+            match profile {
+                Some(profile) => profile.push(self.step.run_profiled(executor, self.program, &self.train, &turn)?),
+                None => self.step.run(executor, self.program, &self.train, &turn)?,
+            }
             *step += 1;
             if !per_epoch {
                 scheduler.step(None);

@@ -7,6 +7,7 @@ use super::TrainError;
 use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
 use super::fit::{Event, Fit, Outcome};
+use super::profile::Profile;
 use crate::data::{Dataset, Images};
 use crate::exec::Executor;
 use crate::fsio;
@@ -15,6 +16,8 @@ use crate::report::data::{DataInfo, NetworkResult, RunSummary, SampleImage, Spli
 use crate::report::html::Block;
 use crate::report::run_report;
 
+/// The trace of the profiled steps.
+pub const TRACE: &str = "trace.json";
 /// Images of a report, at most.
 const SAMPLES: usize = 24;
 
@@ -27,6 +30,8 @@ pub struct Place<'a> {
     pub resume: bool,
     /// The device and why it was taken, for the report.
     pub device: String,
+    /// Profile some steps, and write `trace.json`.
+    pub profile: bool,
 }
 
 impl Place<'_> {
@@ -54,7 +59,7 @@ fn abandon(folder: &Path) {
 }
 
 /// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`
-/// and `report.html`. Nothing is written before data, network and device have been found to fit.
+/// `report.html`, and `trace.json` where some steps are profiled. Nothing is written before data, network and device have been found to fit.
 ///
 /// # Errors
 /// See [`TrainError`].
@@ -64,7 +69,7 @@ pub fn train(
     executor: Box<dyn Executor>,
     place: &Place<'_>,
     events: &mut dyn FnMut(Event<'_>),
-) -> Result<RunSummary, TrainError> {
+) -> Result<(RunSummary, Option<Profile>), TrainError> {
     place.check()?;
     let info = data_info(&data);
     let mut fit = Fit::new(config, data, executor)?;
@@ -73,6 +78,9 @@ pub fn train(
         TrainConfig::read(&saved)?.allows(fit.config())?;
     }
     let start = fit.start(place.resume.then_some(place.folder))?;
+    if place.profile {
+        fit.profile(&start);
+    }
     let text = fit.config().to_toml()?;
     let fresh = !place.folder.exists();
     fsio::create_dir(place.folder)?;
@@ -99,7 +107,11 @@ pub fn train(
         samples,
     };
     write_report(place.folder, &summary)?;
-    Ok(summary)
+    let profile = fit.take_profile();
+    if let Some(profile) = &profile {
+        fsio::write_atomic(&place.folder.join(TRACE), profile.trace().to_string().as_bytes())?;
+    }
+    Ok((summary, profile))
 }
 
 /// Metrics of every split with the kept weights, and sample images of the test split (or the validation split).

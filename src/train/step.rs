@@ -10,6 +10,7 @@ use crate::nn::{Head, Mode, Model};
 use crate::ops::cross_entropy::CrossEntropy;
 use crate::ops::reshape::Pack;
 use crate::optim::OptimizerKind;
+use crate::profile::{Phases, RunProfile};
 use crate::shape::{Shape, Spec};
 use crate::store::{Param, ParamStore, Role};
 use crate::tensor::{Data, Tensor};
@@ -168,6 +169,21 @@ pub struct TrainStep {
     optimizer: OptimizerKind,
 }
 
+/// What differs from step to step.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// The images of the batch, by number.
+    pub chosen: &'a [u32],
+    /// Decides dropout.
+    pub seed: u32,
+    /// Counts all steps of the run from 0.
+    pub step: u64,
+    /// The learning rate.
+    pub lr: f64,
+    /// The step's row in the log.
+    pub row: usize,
+}
+
 /// What a training step is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct StepParts<'a> {
@@ -270,30 +286,53 @@ impl TrainStep {
         })
     }
 
-    /// Runs one step: `step` counts all steps of the run from 0, `row` is its row in the log.
+    /// Runs one step.
     ///
     /// # Errors
     /// The device failed.
-    #[allow(clippy::too_many_arguments)]
     pub fn run(
         &self,
         executor: &mut dyn Executor,
         program: Program,
         host: &Images,
-        chosen: &[u32],
-        seed: u32,
-        step: u64,
-        lr: f64,
-        row: usize,
+        turn: &Turn<'_>,
     ) -> Result<(), ExecError> {
-        debug_assert_eq!(chosen.len(), self.batch);
-        self.feed.set(executor, program, chosen, host)?;
-        let words = |v: Vec<u32>| Tensor::new([v.len()], Data::U32(v)).expect("as long as itself");
-        executor.set(program, self.rng, &words(vec![seed, step as u32]))?;
-        executor.set(program, self.row, &words(vec![row as u32]))?;
-        let hyper = self.optimizer.hyper(lr, step + 1).to_vec();
-        executor.set(program, self.hyper, &Tensor::f32([4], hyper).expect("four numbers"))?;
+        self.set(executor, program, host, turn)?;
         executor.run(program)
+    }
+
+    /// As [`TrainStep::run`] on an idle device, with a look at the clock at each phase and node, and reads the log back.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn run_profiled(
+        &self,
+        executor: &mut dyn Executor,
+        program: Program,
+        host: &Images,
+        turn: &Turn<'_>,
+    ) -> Result<RunProfile, ExecError> {
+        executor.wait()?;
+        let mut phases = Phases::start();
+        self.set(executor, program, host, turn)?;
+        phases.end("batch");
+        let mut profile = executor.run_profiled(program)?;
+        let mut after = Phases::start();
+        self.log(executor, turn.row + 1)?;
+        after.end("read back");
+        profile.host = [phases.spans(), profile.host, after.spans()].concat();
+        Ok(profile)
+    }
+
+    /// Hands over what differs from step to step.
+    fn set(&self, executor: &mut dyn Executor, p: Program, host: &Images, turn: &Turn<'_>) -> Result<(), ExecError> {
+        debug_assert_eq!(turn.chosen.len(), self.batch);
+        self.feed.set(executor, p, turn.chosen, host)?;
+        let words = |v: Vec<u32>| Tensor::new([v.len()], Data::U32(v)).expect("as long as itself");
+        executor.set(p, self.rng, &words(vec![turn.seed, turn.step as u32]))?;
+        executor.set(p, self.row, &words(vec![turn.row as u32]))?;
+        let hyper = self.optimizer.hyper(turn.lr, turn.step + 1).to_vec();
+        executor.set(p, self.hyper, &Tensor::f32([4], hyper).expect("four numbers"))
     }
 
     /// The log's first `rows` rows.

@@ -60,3 +60,21 @@ pub fn complaint(out: &Output, args: &[&str]) -> String {
     assert!(stdout.lines().all(|l| l.starts_with("device: ")), "{args:?}: {stdout}");
     stderr.trim_end().strip_prefix("error: ").unwrap_or_else(|| panic!("{args:?}: {stderr}")).to_owned()
 }
+
+/// Every folder below a folder, and path, length and time of change of every file.
+#[allow(dead_code, reason = "not every test program that includes this file lists folders")]
+pub fn listing(folder: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry")) {
+        let meta = entry.metadata().expect("metadata");
+        match meta.is_dir() {
+            true => {
+                all.push(entry.path().display().to_string());
+                all.extend(listing(&entry.path()));
+            }
+            false => all.push(format!("{} {} {:?}", entry.path().display(), meta.len(), meta.modified())),
+        }
+    }
+    all.sort();
+    all
+}
