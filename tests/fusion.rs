@@ -15,6 +15,7 @@ use radiograd::ops::conv2d::Conv2d;
 use radiograd::ops::max_pool2d::Pool2d;
 use radiograd::shape::Spec;
 use radiograd::tensor::{Data, Tensor, relative_error};
+use radiograd::train::step::Turn;
 
 /// Chains with every way in which a convolution can be followed by what fuses and what does not, and sizes that leave a rest.
 const MODELS: [(&str, usize); 7] = [
@@ -38,7 +39,8 @@ fn train(work: &Workload, executor: &mut dyn Executor, steps: usize) -> Vec<Vec<
     let program = executor.compile(&step.graph, &[step.loss, step.gradient]).unwrap();
     for i in 0..steps {
         let chosen: Vec<u32> = (0..4).map(|k| ((4 * i + k) % 8) as u32).collect();
-        step.run(executor, program, work.images(), &chosen, 3, i as u64, 1e-3, 0).unwrap();
+        let turn = Turn { chosen: &chosen, seed: 3, step: i as u64, lr: 1e-3, row: 0 };
+        step.run(executor, program, work.images(), &turn).unwrap();
     }
     let mut values = vec![step.loss, step.gradient].into_iter().map(|n| executor.read(program, n).unwrap().to_f64());
     let (loss, gradient) = (values.next().unwrap(), values.next().unwrap());
