@@ -208,7 +208,8 @@ fn lower(c: &Correlation, m: usize, product: Product, sizes: Sizes) -> Option<Lo
             let (groups, row) = grid(tiles.chunk / 2 * points * (out_pad / rows), 1)?;
             // A load by all lanes brings LANES vec4s of v, and a step of k needs 8.
             let step = if p.c_in.is_multiple_of(2) { 2.max(lanes / 8) } else { 1 };
-            let consts = sizes.into_iter().chain([("LANES", u(lanes)), ("STEP", u(step)), ("ROW", late(row))]).collect();
+            let consts =
+                sizes.into_iter().chain([("LANES", u(lanes)), ("STEP", u(step)), ("ROW", late(row))]).collect();
             Dispatch { shader: "conv2d_winograd_subgroup.wgsl", entry: "product", consts, args, groups }
         }
         Product::Tiled => {
