@@ -72,6 +72,9 @@ pub trait Executor {
     /// The value has another shape than the node.
     fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError>;
 
+    /// The graph that runs: the recorded one, or what the fusion pass made of it. The nodes of [`Self::run_profiled`] are its.
+    fn running(&self, program: Program) -> &Arc<Graph>;
+
     /// Replays the graph once. On a GPU it returns when the work is submitted.
     ///
     /// # Errors

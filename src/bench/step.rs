@@ -203,8 +203,8 @@ impl Workload {
             rate = count as f64 / seconds;
         }
         let loss = self.step.log(executor, 1)?.first().map_or(f32::NAN, |row| row[0]);
-        let rows = summary::nodes(&self.step.graph);
-        let flops = rows.iter().map(|n| n.flops).sum();
+        let flops = summary::nodes(&self.step.graph).iter().map(|n| n.flops).sum();
+        let rows = summary::nodes(executor.running(program));
         let mut runs: Vec<Vec<NodeTime>> = Vec::new();
         let device = repeat(Budget { runs: budget.runs.min(TIMED_RUNS), ..budget }, || {
             let nodes = executor.run_profiled(program)?.nodes.unwrap_or_default();

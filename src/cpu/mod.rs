@@ -250,6 +250,10 @@ impl<T: Real> ExecutorTrait for Executor<T> {
         Ok(())
     }
 
+    fn running(&self, program: Program) -> &Arc<Graph> {
+        &self.program(program).graph
+    }
+
     fn run_profiled(&mut self, program: Program) -> Result<RunProfile, ExecError> {
         let nodes_start = Instant::now();
         let (mut nodes, mut last) = (Vec::new(), nodes_start);

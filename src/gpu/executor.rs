@@ -291,6 +291,10 @@ impl ExecutorTrait for Executor {
         wait(&self.gpu, None)
     }
 
+    fn running(&self, program: Program) -> &Arc<Graph> {
+        self.graph(program)
+    }
+
     fn run_profiled(&mut self, program: Program) -> Result<RunProfile, ExecError> {
         // What is still running would be waited for in the first phase.
         self.wait()?;

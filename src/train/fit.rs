@@ -203,7 +203,7 @@ impl Fit {
     /// Has some steps of a run that begins at `start` profiled.
     pub fn profile(&mut self, start: &Start) {
         let total = u64::from(self.config.epochs.saturating_sub(start.epochs.len() as u32)) * self.steps as u64;
-        self.profile = Some(Profile::new(self.executor.describe(), &self.step.graph, total));
+        self.profile = Some(Profile::new(self.executor.describe(), self.executor.running(self.program), total));
     }
 
     /// What was profiled, if [`Fit::profile`] asked for it.

@@ -117,8 +117,9 @@ impl Profile {
     }
 
     fn ops(&self, timed: &[&Vec<NodeTime>]) -> Vec<OpTime> {
-        // Seconds of each step, and nodes, operations and bytes of one.
-        let mut all: BTreeMap<(&'static str, &'static str), (Vec<f64>, usize, u64, u64)> = BTreeMap::new();
+        /// Seconds of each step, and nodes, operations and bytes of one.
+        type Sums = (Vec<f64>, usize, u64, u64);
+        let mut all: BTreeMap<(&'static str, &'static str), Sums> = BTreeMap::new();
         for (k, nodes) in timed.iter().enumerate() {
             for node in *nodes {
                 let pass = self.row(node).map_or("", |r| r.pass);
