@@ -40,12 +40,19 @@ pub fn samples() -> Vec<Sample> {
         case("three groups", [2, 6, 7, 8], [9, 3, 3], conv([2, 1], [1, 0], [1, 1], 3), true),
         case("padding wider than the image", [1, 2, 2, 3], [3, 3, 3], conv([1, 1], [4, 5], [1, 1], 1), true),
         case("many channels, few pixels", [1, 130, 3, 3], [5, 3, 3], same(3), true),
+        case("no padding, width % 4 = 0", [1, 5, 9, 20], [6, 3, 3], conv([1, 1], [0, 0], [1, 1], 1), true),
+        case("padding 2, width % 4 = 0", [1, 3, 6, 12], [5, 3, 3], conv([1, 1], [2, 2], [1, 1], 1), true),
+        case("one row", [2, 3, 1, 9], [4, 3, 3], same(3), true),
+        case("one column", [2, 4, 9, 1], [3, 3, 3], same(3), true),
+        case("a tile of 64 channels and some", [1, 66, 6, 8], [70, 3, 3], same(3), true),
         case("batch of 65", [65, 1, 4, 4], [2, 3, 3], same(3), true),
     ]
     .into_iter()
     .map(sample)
     .collect();
     let large = case("long weight sums", [8, 8, 64, 64], [16, 3, 3], same(3), true);
+    samples.push(sample(large).terms(8 * 64 * 64).large());
+    let large = case("256 tiles of 128 x 128", [8, 2, 64, 64], [128, 1, 1], same(1), true);
     samples.push(sample(large).terms(8 * 64 * 64).large());
     let large = case("more than 65,535 workgroups", [1, 1, 2050, 2050], [1, 1, 1], same(1), false);
     samples.push(sample(large).terms(2050 * 2050).large());
