@@ -289,7 +289,8 @@ impl<'a> OnGpu<'a> {
     }
 
     /// The variants that some op of the case has here, the plain one first.
-    fn variants(&self, kind: AdapterKind) -> Vec<&'static str> {
+    fn variants(&self) -> Vec<&'static str> {
+        let (adapter, subgroup) = (self.executor.gpu().kind, self.executor.gpu().subgroup);
         let set = &self.sets.sets[0];
         let (graph, live): (&Graph, _) = (&set.graph, set.graph.live(&set.roots));
         let mut all = vec![PLAIN];
@@ -297,7 +298,8 @@ impl<'a> OnGpu<'a> {
             let node = graph.node(id);
             let Some(op) = node.op() else { continue };
             let specs: Vec<_> = node.inputs().iter().map(|&i| graph.spec(i)).collect();
-            for variant in op.variants(&LowerCx { inputs: &specs, output: &node.spec, adapter: kind, variant: PLAIN }) {
+            let cx = LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup, variant: PLAIN };
+            for variant in op.variants(&cx) {
                 if !all.contains(&variant) {
                     all.push(variant);
                 }
@@ -325,7 +327,7 @@ pub fn on_gpu(
     let chosen = bench.prepare(None)?;
     let mut wanted: Vec<Option<&str>> = vec![None];
     if ladder {
-        let variants = bench.variants(gpu.kind);
+        let variants = bench.variants();
         wanted = variants.into_iter().map(Some).chain([None]).collect();
     }
     let mut results: Vec<KernelResult> = Vec::new();
