@@ -13,7 +13,7 @@ use radiograd::gpu::lower::AdapterKind;
 use radiograd::gpu::{Gpu, Options};
 use serde_json::Value;
 
-use program::{command, complaint, finish, text};
+use program::{command, complaint, finish, listing, text};
 
 fn gpu() -> Option<Gpu> {
     common::gpu(Options::default()).map(|e| e.gpu().clone())
@@ -114,8 +114,11 @@ fn the_command_places_a_kernel_in_the_ladder_or_refuses_it() {
         (example().replace("@binding(1)", "@binding(7)"), "@binding(7)"),
     ] {
         std::fs::write(&file, what).expect("a file");
-        let e = complaint(&run(&["--device", "gpu", "--quiet"]), &args);
+        let (svg, before) = (folder.path().join("plot.svg"), listing(folder.path()));
+        let svg = svg.to_str().expect("UTF-8");
+        let e = complaint(&run(&["--device", "gpu", "--quiet", "--svg", svg]), &args);
         assert!(e.contains(wanted), "{e}");
+        assert_eq!(listing(folder.path()), before);
     }
     std::fs::write(&file, [0xff, 0xfe, 0]).expect("a file");
     let e = complaint(&run(&["--device", "gpu", "--quiet"]), &args);

@@ -11,7 +11,6 @@ use crate::cpu;
 use crate::exec::{ExecError, Executor as _};
 use crate::gpu::Gpu;
 use crate::gpu::foreign::{Checked, Contract, Foreign, ForeignError, check};
-use crate::gpu::lower::AdapterKind;
 use crate::graph::{Graph, NodeId};
 use crate::ops::registry;
 use crate::ops::sample::Sample;
@@ -123,13 +122,12 @@ impl Target<'_> {
         self.graph.node(self.node).inputs().iter().map(|&i| self.graph.spec(i)).collect()
     }
 
-    fn contract(&self, adapter: AdapterKind) -> Option<Contract> {
+    fn contract(&self, gpu: &Gpu) -> Option<Contract> {
         let node = self.graph.node(self.node);
         let inputs = self.inputs();
-        Contract::of(
-            node.op()?.as_ref(),
-            &LowerCx { inputs: &inputs, output: &node.spec, adapter, subgroup: None, companion: false, variant: PLAIN },
-        )
+        let (adapter, subgroup) = (gpu.kind, gpu.subgroup);
+        let cx = LowerCx { inputs: &inputs, output: &node.spec, adapter, subgroup, companion: false, variant: PLAIN };
+        Contract::of(node.op()?.as_ref(), &cx)
     }
 
     fn shapes(&self) -> String {
@@ -174,7 +172,7 @@ impl Custom {
         for sample in entry.samples() {
             let Some((graph, node, values)) = record(&sample, self.direction)? else { continue };
             let target = Target { graph: &graph, node };
-            let Some(contract) = target.contract(gpu.kind) else { continue };
+            let Some(contract) = target.contract(gpu) else { continue };
             any = true;
             let shapes = target.shapes();
             let at = |error: CustomError| CustomError::Sample {
@@ -225,7 +223,7 @@ impl Custom {
         let sets = Sets::new(case, seed, cache_of(gpu.kind))?;
         let graph = Arc::clone(&sets.sets[0].graph);
         let &[node] = &sets.sets[0].roots[..] else { return Err(not_one()) };
-        let contract = Target { graph: &graph, node }.contract(gpu.kind).ok_or_else(not_one)?;
+        let contract = Target { graph: &graph, node }.contract(gpu).ok_or_else(not_one)?;
         let read = graph.node(node).inputs().iter().map(|&i| sets.input_of(i)).collect::<Option<Vec<_>>>();
         let read = read.ok_or_else(not_one)?;
         let checked = check(&self.file, &self.text, &contract)?;

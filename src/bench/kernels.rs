@@ -289,7 +289,8 @@ impl<'a> OnGpu<'a> {
     }
 
     /// The variants that some op of the case has here, the plain one first.
-    fn variants(&self, kind: AdapterKind, subgroup: Option<u32>) -> Vec<&'static str> {
+    fn variants(&self) -> Vec<&'static str> {
+        let (adapter, subgroup) = (self.executor.gpu().kind, self.executor.gpu().subgroup);
         let set = &self.sets.sets[0];
         let (graph, live): (&Graph, _) = (&set.graph, set.graph.live(&set.roots));
         let mut all = vec![PLAIN];
@@ -297,14 +298,9 @@ impl<'a> OnGpu<'a> {
             let node = graph.node(id);
             let Some(op) = node.op() else { continue };
             let specs: Vec<_> = node.inputs().iter().map(|&i| graph.spec(i)).collect();
-            for variant in op.variants(&LowerCx {
-                inputs: &specs,
-                output: &node.spec,
-                adapter: kind,
-                subgroup,
-                companion: false,
-                variant: PLAIN,
-            }) {
+            let cx =
+                LowerCx { inputs: &specs, output: &node.spec, adapter, subgroup, companion: false, variant: PLAIN };
+            for variant in op.variants(&cx) {
                 if !all.contains(&variant) {
                     all.push(variant);
                 }
@@ -332,7 +328,7 @@ pub fn on_gpu(
     let chosen = bench.prepare(None)?;
     let mut wanted: Vec<Option<&str>> = vec![None];
     if ladder {
-        let variants = bench.variants(gpu.kind, gpu.subgroup);
+        let variants = bench.variants();
         wanted = variants.into_iter().map(Some).chain([None]).collect();
     }
     let mut results: Vec<KernelResult> = Vec::new();
