@@ -133,9 +133,7 @@ fn conv(clock: Clock, device: &Device, shape: [usize; 4]) -> Result<(), String> 
 fn pool(clock: Clock, device: &Device, shape: [usize; 4]) -> Result<(), String> {
     let inputs = [normal(shape, device)];
     wait(device)?;
-    directions(&clock, device, [("input_grad", 0)], &inputs, |i| {
-        max_pool2d(i[0].clone(), MaxPoolOptions::new([2, 2]))
-    })
+    directions(&clock, device, [("input_grad", 0)], &inputs, |i| max_pool2d(i[0].clone(), MaxPoolOptions::new([2, 2])))
 }
 
 fn matmul(clock: Clock, device: &Device, size: usize) -> Result<(), String> {
