@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shlex
 import shutil
 import statistics
@@ -23,6 +24,8 @@ WORK = HERE / "workloads.txt"
 LIMIT = 900
 # The workload whose first step is also timed with nothing cached.
 COLD = "cnn3-28"
+# Above this share of the machine's CPU time taken by other programs, a measurement is listed as disturbed.
+DISTURBED = 0.05
 WORDS = {"step": "step", "forward": "forward", "input_grad": "input gradient", "weight_grad": "weight gradient"}
 
 
@@ -146,28 +149,45 @@ def environment(cache):
     return clean | {"XDG_CACHE_HOME": str(cache), "TORCHINDUCTOR_CACHE_DIR": inductor, "NODEVICE_SELECT": "1"}
 
 
+def busy():
+    """CPU seconds that all programs, and that our children, have used so far; None where the system does not say."""
+    try:
+        fields = [int(x) for x in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    except (OSError, ValueError):
+        return None
+    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # user, nice, system, irq, softirq
+    everybody = sum(fields[i] for i in (0, 1, 2, 5, 6)) / os.sysconf("SC_CLK_TCK")
+    return everybody, ours.ru_utime + ours.ru_stime
+
+
 def measure(framework, work, args, cache):
-    """The framework's figures by direction, the whole process's seconds, and what went wrong."""
+    """The framework's figures by direction, the whole process's seconds, the share of the machine's CPU time that other
+    programs took meanwhile, and what went wrong."""
     command = framework.command(work, args)
     # Burn keeps its tuning results in the target folder of the crate that it is started in, unless there is none.
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), busy()
         try:
             done = subprocess.run(
                 shlex.split(args.prefix) + command,
                 cwd=folder, env=environment(cache), capture_output=True, text=True, timeout=LIMIT, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return {}, LIMIT, f"no end after {LIMIT} s"
-        wall = time.perf_counter() - start
+            return {}, LIMIT, None, f"no end after {LIMIT} s"
+        wall, after = time.perf_counter() - start, busy()
+    others = None
+    if before and after:
+        others = (after[0] - before[0]) - (after[1] - before[1])
+        others = max(0.0, others) / (wall * os.cpu_count())
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
-        return {}, wall, lines[-1] if lines else f"exit code {done.returncode}"
+        return {}, wall, others, lines[-1] if lines else f"exit code {done.returncode}"
     figures = {r.pop("direction"): r for r in framework.read(done.stdout, work)}
     bad = [d for d, r in figures.items() if r["check"] is None or r["check"] != r["check"]]
     for direction in bad:
         del figures[direction]
-    return figures, wall, f"not a finite result: {', '.join(bad)}" if bad else None
+    return figures, wall, others, f"not a finite result: {', '.join(bad)}" if bad else None
 
 
 def shown(seconds):
@@ -194,11 +214,12 @@ def main():
             for f in frameworks:
                 if f.name.endswith("compiled") and work.kind != "step":
                     continue
-                figures, wall, problem = measure(f, work, args, cache)
+                figures, wall, others, problem = measure(f, work, args, cache)
                 if problem:
                     problems.append(f"{f.name}, {work.name}: {problem}")
                 for direction, r in figures.items():
-                    samples.append(dict(framework=f.name, work=work.name, round=number, wall=wall, direction=direction, **r))
+                    about = dict(framework=f.name, work=work.name, round=number, wall=wall, others=others)
+                    samples.append(about | dict(direction=direction, **r))
                 text = ", ".join(f"{WORDS[d]} {shown(r['median'])}" for d, r in figures.items())
                 print(f"round {number + 1}: {work.name}: {f.name}: {text or problem} ({wall:.0f} s)", file=sys.stderr)
     if not args.no_cold:
@@ -214,9 +235,9 @@ def first_steps(frameworks, args, lines):
     for f in frameworks:
         with tempfile.TemporaryDirectory() as cache:
             for state in ["nothing cached", "second start"]:
-                figures, wall, problem = measure(f, work, once, cache)
+                figures, wall, others, problem = measure(f, work, once, cache)
                 first = figures.get("step", {}).get("first")
-                rows.append(dict(framework=f.name, state=state, first=first, wall=wall, problem=problem))
+                rows.append(dict(framework=f.name, state=state, first=first, wall=wall, others=others, problem=problem))
                 print(f"{state}: {f.name}: first step {shown(first)}, process {shown(wall)}", file=sys.stderr)
     return rows
 
@@ -294,6 +315,13 @@ def write(args, works, frameworks, samples, problems, cold):
             ["framework", "caches", "first step", "whole process"],
             [[c["framework"], c["state"], shown(c["first"]), shown(c["wall"])] for c in cold],
         )
+    shares = sorted({(s["others"], s["framework"], s["work"], s["round"] + 1) for s in samples if s["others"] is not None})
+    if shares:
+        disturbed = [f"{f}, {w}, round {r}: {o:.0%}" for o, f, w, r in reversed(shares) if o > DISTURBED]
+        middle = statistics.median(o for o, *_ in shares)
+        text += ["", f"Other programs took {middle:.1%} of the machine's CPU time while a framework was measured (median)."]
+        if disturbed:
+            text += [f"More than {DISTURBED:.0%}, so not to be relied on:", "", *[f"- {d}" for d in disturbed]]
     if problems:
         text += ["", "Failed:", "", *[f"- {p}" for p in sorted(set(problems))]]
     slug = re.sub(r"[^a-z0-9]+", "-", m["adapter"].split(" (software")[0].lower()).strip("-")
