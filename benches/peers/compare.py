@@ -80,16 +80,17 @@ class Radiograd:
             c, h, w, batch = work.sizes
             what = ["step", "--model", work.chain, "--size", f"{h}x{w}", "--channels", str(c), "--batch", str(batch)]
         else:
-            what = ["kernels", "--op", work.kind, "--shapes", self.shapes(work)]
+            what = ["kernels", "--shapes", self.shapes(work)]
         return [self.program, "bench", *what, *budget, "--device", self.side, "--json"]
 
     @staticmethod
     def shapes(work):
-        """How `radiograd bench kernels` writes this shape."""
+        """The line for `radiograd bench kernels --shapes`."""
         if work.kind == "matmul":
-            return "x".join(str(work.sizes[0]) for _ in range(3))
+            return "matmul " + " ".join(f"{name}={work.sizes[0]}" for name in "mkn")
         c, h, w, batch = work.sizes
-        return f"{batch}x{c}x{h}x{w}, " + (f"3x3, {c}->{c}" if work.kind == "conv2d" else "2x2")
+        window = f"o={c} k=3 stride=1 pad=1 bias=1" if work.kind == "conv2d" else "k=2 stride=2 pad=0"
+        return f"{work.kind} n={batch} c={c} h={h} w={w} {window}"
 
     def read(self, text, work):
         document = json.loads(text)
