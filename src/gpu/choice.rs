@@ -120,7 +120,7 @@ pub static TABLE: &[Rule] = &[
     rule("dropout", ANY, &["vec4"]),
     rule("grad_stats", ANY, &["vec4"]),
     rule("optimizer_step", ANY, &["vec4"]),
-    rule("sum_to", ANY, &["vec4", "split"]),
+    rule("sum_to", ANY, &["split", "vec4"]),
     rule("max_pool2d", ANY, &["2x2"]),
     rule("max_pool2d_input_grad", ANY, &["2x2"]),
     rule("channel_mean", ANY, &["split"]),
