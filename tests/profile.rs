@@ -222,6 +222,7 @@ fn bench_data_measures_every_stage() {
     let made = json(&["data", "phantom", "folder", "--images", "24", "--size", "40"], dir.path());
     assert_eq!(made["synthetic"], true);
     std::fs::write(dir.path().join("folder/train/NORMAL/broken.png"), b"no image").unwrap();
+    let before = program::listing(dir.path());
     for (data, stages) in
         [("folder", &["read", "decode", "resize", "cache", "gather"][..]), ("phantom", &["draw", "gather"][..])]
     {
@@ -238,6 +239,7 @@ fn bench_data_measures_every_stage() {
             assert_eq!(report["unreadable"], u64::from(data == "folder"), "{report}");
         }
     }
+    assert_eq!(program::listing(dir.path()), before, "the data are looked at, not changed");
     let out = program::finish(program::command(&["bench", "data", "--data", "no-such-data", "--device", "cpu"]));
     assert!(program::complaint(&out, &[]).contains("no-such-data"));
 }

