@@ -172,6 +172,19 @@ pub fn check(file: &str, text: &str, contract: &Contract) -> Result<Checked, For
     }
 
     let given = ["GROUPS_X", "GROUPS_Y", "GROUPS_Z"].map(|name| (name, constant(&module, name)));
+    // A number without a type is none of the parsed module's constants, and must not count as absent.
+    let declared = |name: &str| {
+        text.lines().any(|line| {
+            let code = line.split("//").next().unwrap_or_default();
+            let words = code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty());
+            let words: Vec<&str> = words.collect();
+            words.windows(2).any(|w| w[0] == "const" && w[1] == name)
+        })
+    };
+    if let Some(untyped) = given.iter().find(|g| g.1.is_none() && declared(g.0)) {
+        let name = untyped.0;
+        return Err(kernel(format!("{name} has no type: write const {name}: u32 = ...")));
+    }
     let mut groups = contract.groups;
     if given.iter().any(|g| g.1.is_some()) {
         for (axis, (name, value)) in given.into_iter().enumerate() {
@@ -179,7 +192,6 @@ pub fn check(file: &str, text: &str, contract: &Contract) -> Result<Checked, For
                 None => Some(1),
                 Some(naga::Literal::U32(v)) => Some(i64::from(v)),
                 Some(naga::Literal::I32(v)) => Some(i64::from(v)),
-                Some(naga::Literal::AbstractInt(v)) => Some(v),
                 Some(_) => None,
             };
             let fits = number.and_then(|v| u32::try_from(v).ok()).filter(|v| (1..=MAX_GROUPS).contains(v));
@@ -366,12 +378,14 @@ mod tests {
         let plain = run(&format!("@compute @workgroup_size(64)\n{body}")).unwrap();
         assert_eq!((plain.entry.as_str(), plain.groups, plain.supported), ("f", [3, 1, 1], true));
         let own = run(&format!(
-            "const GROUPS_X = (COUNT + 7u) / 8u;\nconst GROUPS_Z = 2;\nconst SUPPORTED = K == 3u && !BIAS;\n@compute @workgroup_size(8)\n{body}"
+            "const GROUPS_X = (COUNT + 7u) / 8u;\nconst GROUPS_Z: u32 = 2;\nconst SUPPORTED = K == 3u && !BIAS;\n@compute @workgroup_size(8)\n{body}"
         ));
         let own = own.unwrap();
         assert_eq!((own.groups, own.supported), ([17, 1, 2], false));
-        let e = run(&format!("const GROUPS_X = 0;\n@compute @workgroup_size(8)\n{body}")).unwrap_err();
+        let e = run(&format!("const GROUPS_X = 0u;\n@compute @workgroup_size(8)\n{body}")).unwrap_err();
         assert!(e.contains("GROUPS_X is 0"), "{e}");
+        let e = run(&format!("const GROUPS_Y = 2;\n@compute @workgroup_size(8)\n{body}")).unwrap_err();
+        assert!(e.contains("GROUPS_Y has no type"), "{e}");
         let e = run(&format!("@compute @workgroup_size(8)\n{body}")).unwrap_err();
         assert!(e.contains("GROUPS_X") && e.contains("8x1x1"), "{e}");
         let two = format!(
