@@ -87,7 +87,7 @@ fn what_does_not_exist_is_named_in_one_line() {
     let e = fails(&["bench", "kernels", "--shapes", "no/such/file", "--device", "cpu"]);
     assert!(e.contains("no/such/file"), "{e}");
     let e = fails(&["bench", "kernels", "--shapes", "matmul m=2 k=2 n=2; conv2d c=1", "--device", "cpu"]);
-    assert!(e.starts_with("--shapes: line 2: ") && e.contains("o="), "{e}");
+    assert!(e.starts_with("--shapes: line 2: ") && e.contains("h= is missing"), "{e}");
     let e = fails(&["graph", "--model", "cnn9", "--size", "64", "--device", "cpu"]);
     assert!(e.contains("cnn9") && e.contains("cnn1"), "{e}");
     let e = fails(&["data", "summary", "no/such\npath"]);
