@@ -309,13 +309,14 @@ impl Op for Block {
         let spec = self.conv_spec(cx.inputs).expect("the shape rule has passed");
         let mut lowering = conv2d::plain("forward", spec.numel(), args, &g, bias);
         let mut consts = plane_consts(&g);
-        consts.push(("CODES", Const::B(cx.companion)));
+        let codes = cx.companion && self.post == Post::ReluMaxPool;
+        consts.push(("CODES", Const::B(codes)));
         let (entry, count) = match self.post {
             Post::Relu => ("relu", cx.output.numel()),
             Post::ReluMaxPool => ("relu_max_pool", g.n * g.c_out * (g.out[0] / 2) * (g.out[1] / 2).div_ceil(4)),
         };
         let mut args = vec![Arg::Scratch(0), Arg::Output];
-        if cx.companion {
+        if codes {
             args.push(Arg::Companion);
         }
         lowering.dispatches.push(Dispatch::elementwise("conv2d_block.wgsl", entry, count, args, consts));
