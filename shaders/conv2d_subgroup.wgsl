@@ -8,6 +8,8 @@
 //
 // EPILOGUE 1 ends with ReLU, 2 with ReLU and a 2x2 max-pool. CODES then keeps which pixel of each window won, four bits a window, four
 // windows of a row to a word: 0 to 3 the winner in reading order, 4 where ReLU let nothing through.
+// TEXTURES: x, the gate and the weights are read from textures, where on software Vulkan a load costs a tenth. x and the gate then hold
+// late.IMAGES images from late.FIRST on.
 // GATE says what the gradient passes on its way to the convolution's output: 0 nothing; 1 ReLU, by the activation `gate`; 2 ReLU
 // and the 2x2 max-pool, by the codes. So the gradients of both cost no pass over memory of their own.
 {% set T = "f32" if OB == 1 else "vec" ~ OB ~ "<f32>" %}
@@ -17,13 +19,14 @@
 {% set COLS = div_up(SPAN, 4) if X_VEC else SPAN %}
 {% set SLOTS = div_up(ROWS * COLS, LANES) %}
 {% set B = 2 if GATE else 1 %}
-@group(0) @binding(0) var<storage, read> x: array<{{ XT }}>; // [N][C_IN][H_IN][W_IN]; pooled where GATE is 2
+{% from "lib/inputs.wgsl" import declare, load, places %}
+{{ declare(TEXTURES, 0, "x", XT) }} // [N][C_IN][H_IN][W_IN]; pooled where GATE is 2
 {% if GATE == 1 %}
-@group(0) @binding(1) var<storage, read> gate: array<{{ XT }}>;
+{{ declare(TEXTURES, 1, "gate", XT) }}
 {% elif GATE == 2 %}
-@group(0) @binding(1) var<storage, read> gate: array<u32>; // [N][C_IN][H_X][W_CODES]
+{{ declare(TEXTURES, 1, "gate", "u32") }} // [N][C_IN][H_X][W_CODES]
 {% endif %}
-@group(0) @binding({{ B }}) var<storage, read> w: array<{{ T }}>; // [in][kh][kw][out / OB]
+{{ declare(TEXTURES, B, "w", T) }} // [in][kh][kw][out / OB]
 {% if BIAS %}
 @group(0) @binding({{ B + 1 }}) var<storage, read> bias: array<f32>;
 {% endif %}
@@ -36,7 +39,7 @@ const C_BLOCKS = (C_OUT + OB - 1u) / OB;
 const C_GROUPS = (C_BLOCKS + LANES - 1u) / LANES;
 const W_BLOCKS = (W_TILED + PB - 1u) / PB;
 const H_BLOCKS = (H_TILED + RB - 1u) / RB;
-const TILES = C_GROUPS * W_BLOCKS * H_BLOCKS * N;
+const TILES = C_GROUPS * W_BLOCKS * H_BLOCKS; // of an image
 // The tensor that x is: pooled, with its words of codes, where GATE is 2.
 const H_X = H_IN{{ " / 2u" if GATE == 2 }};
 const W_X = W_IN{{ " / 2u" if GATE == 2 }};
@@ -44,6 +47,7 @@ const W_CODES = (W_X + 3u) / 4u;
 // In units of the array's elements.
 const W_ROW = {{ ("W_X / 2u" if GATE == 2 else "W_X / 4u") if X_VEC else "W_X" }};
 const PLANE = H_X * W_ROW;
+{{ places(TEXTURES) }}
 
 {% if EPILOGUE == 2 %}
 fn takes_over(value: f32, best: f32) -> bool {
@@ -56,11 +60,13 @@ fn takes_over(value: f32, best: f32) -> bool {
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     // A workgroup too many repeats the last one's sums and stores nothing.
     let tile = group.y * ROW + group.x;
-    let t = min(tile, TILES - 1u);
+    let tiles = TILES * {{ "late.IMAGES" if TEXTURES else "N" }};
+    let t = min(tile, tiles - 1u);
     let block = t % C_GROUPS * LANES + lane;
     let ox = t / C_GROUPS % W_BLOCKS * PB;
     let oy = t / (C_GROUPS * W_BLOCKS) % H_BLOCKS * RB;
-    let n = t / (C_GROUPS * W_BLOCKS * H_BLOCKS);
+    let image = t / TILES;
+    let n = image{{ " + late.FIRST" if TEXTURES }};
     var taps = min(block, C_BLOCKS - 1u);
     // Slot s of a lane is element s * LANES + lane of the tile's inputs, rows of COLS. Left of and above the image the unsigned
     // numbers wrap round, so that one comparison tests both sides.
@@ -77,10 +83,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation
     {% if GATE == 2 %}
     let want_{{ s }} = row_{{ s }} % 2u * 2u{{ "" if X_VEC else " + col_" ~ s ~ " % 2u" }};
     let shift_{{ s }} = {{ "col_" ~ s ~ (" % 2u * 8u" if X_VEC else " / 2u % 4u * 4u") }};
-    var word_{{ s }} = n * C_IN * H_X * W_CODES + select(0u, row_{{ s }} / 2u * W_CODES + col_{{ s }} / {{ 2 if X_VEC else 8 }}u, in_{{ s }});
-    var at_{{ s }} = n * C_IN * PLANE + select(0u, row_{{ s }} / 2u * W_ROW + col_{{ s }}{{ "" if X_VEC else " / 2u" }}, in_{{ s }});
+    var word_{{ s }} = image * C_IN * H_X * W_CODES + select(0u, row_{{ s }} / 2u * W_CODES + col_{{ s }} / {{ 2 if X_VEC else 8 }}u, in_{{ s }});
+    var at_{{ s }} = image * C_IN * PLANE + select(0u, row_{{ s }} / 2u * W_ROW + col_{{ s }}{{ "" if X_VEC else " / 2u" }}, in_{{ s }});
     {% else %}
-    var at_{{ s }} = n * C_IN * PLANE + select(0u, row_{{ s }} * W_ROW + col_{{ s }}, in_{{ s }});
+    var at_{{ s }} = image * C_IN * PLANE + select(0u, row_{{ s }} * W_ROW + col_{{ s }}, in_{{ s }});
     {% endif %}
 {% endfor %}
 {% for r in range(RB) %}{% for p in range(PB) %}
@@ -88,21 +94,21 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation
 {% endfor %}{% endfor %}
     for (var ic = 0u; ic < C_IN; ic++) {
 {% for k in range(K_H * K_W) %}
-        let w_{{ k }} = w[taps + {{ k }}u * (C_GROUPS * LANES)];
+        let w_{{ k }} = {{ load(TEXTURES, "w", T, "taps + %du * (C_GROUPS * LANES)" | format(k)) }};
 {% endfor %}
 {% for s in range(SLOTS) %}
     {% if GATE == 0 %}
-        let v_{{ s }} = select({{ XT }}(), x[at_{{ s }}], in_{{ s }});
+        let v_{{ s }} = select({{ XT }}(), {{ load(TEXTURES, "x", XT, "at_%d" | format(s)) }}, in_{{ s }});
     {% elif GATE == 1 %}
-        let v_{{ s }} = select({{ XT }}(), select(x[at_{{ s }}], {{ XT }}(), gate[at_{{ s }}] <= {{ XT }}()), in_{{ s }});
+        let v_{{ s }} = select({{ XT }}(), select({{ load(TEXTURES, "x", XT, "at_%d" | format(s)) }}, {{ XT }}(), {{ load(TEXTURES, "gate", XT, "at_%d" | format(s)) }} <= {{ XT }}()), in_{{ s }});
     {% elif X_VEC %}
-        let g_{{ s }} = x[at_{{ s }}];
-        let k_{{ s }} = gate[word_{{ s }}] >> shift_{{ s }};
+        let g_{{ s }} = {{ load(TEXTURES, "x", XT, "at_%d" | format(s)) }};
+        let k_{{ s }} = {{ load(TEXTURES, "gate", "u32", "word_%d" | format(s)) }} >> shift_{{ s }};
         let won_{{ s }} = (vec4(k_{{ s }}, k_{{ s }}, k_{{ s }} >> 4u, k_{{ s }} >> 4u) & vec4(7u)) == vec4(want_{{ s }}) + vec4(0u, 1u, 0u, 1u);
         let v_{{ s }} = select(vec4<f32>(), g_{{ s }}.xxyy, won_{{ s }} & vec4(in_{{ s }}));
     {% else %}
-        let won_{{ s }} = ((gate[word_{{ s }}] >> shift_{{ s }}) & 7u) == want_{{ s }};
-        let v_{{ s }} = select(0.0, x[at_{{ s }}], won_{{ s }} && in_{{ s }});
+        let won_{{ s }} = (({{ load(TEXTURES, "gate", "u32", "word_%d" | format(s)) }} >> shift_{{ s }}) & 7u) == want_{{ s }};
+        let v_{{ s }} = select(0.0, {{ load(TEXTURES, "x", "f32", "at_%d" | format(s)) }}, won_{{ s }} && in_{{ s }});
     {% endif %}
 {% endfor %}
 {% for row in range(ROWS) if needed(row, RB, STRIDE_H, K_H, DIL_H) %}
@@ -125,7 +131,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation
 {% endfor %}
         taps += K_H * K_W * (C_GROUPS * LANES);
     }
-    if (tile >= TILES || block >= C_BLOCKS) {
+    if (tile >= tiles || block >= C_BLOCKS) {
         return;
     }
 {% for o in range(OB) %}

@@ -4,6 +4,8 @@
 // and hands it on with subgroupBroadcast. An invocation owns OB output channels x IB input channels x KB rows of taps and walks over
 // the pixels in patches of RB x PB: each gradient that it reads, of its own channels, meets all taps. Both tensors are read where
 // they lie. The rows of all images are dealt out to SPLITS partial sums, which sum_partials.wgsl adds in a fixed order.
+// TEXTURES: all inputs are read from textures that hold late.IMAGES images from late.FIRST on; the sums are then from the partial sum
+// late.SPLIT on.
 // GATE says what the gradient passes on its way to the convolution's output, as in conv2d_subgroup.wgsl.
 {% set T = "f32" if OB == 1 else "vec" ~ OB ~ "<f32>" %}
 {% set ROWS = (RB - 1) * STRIDE_H + (KB - 1) * DIL_H + 1 %}
@@ -11,12 +13,15 @@
 {% set COLS = div_up(SPAN, 4) if X_VEC else SPAN %}
 {% set SLOTS = div_up(IB * ROWS * COLS, LANES) %}
 {% set PAIRS = GATE == 2 %}
-@group(0) @binding(0) var<storage, read> x: array<{{ "vec4<f32>" if X_VEC else "f32" }}>; // [N][C_IN][H_IN][W_IN]
-@group(0) @binding(1) var<storage, read> dy: array<{{ "vec4<f32>" if D_VEC else "f32" }}>; // [N][C_OUT][H_D][W_D]
+{% set XT = "vec4<f32>" if X_VEC else "f32" %}
+{% set DT = "vec4<f32>" if D_VEC else "f32" %}
+{% from "lib/inputs.wgsl" import declare, load, places %}
+{{ declare(TEXTURES, 0, "x", XT) }} // [N][C_IN][H_IN][W_IN]
+{{ declare(TEXTURES, 1, "dy", DT) }} // [N][C_OUT][H_D][W_D]
 {% if GATE == 1 %}
-@group(0) @binding(2) var<storage, read> gate: array<{{ "vec4<f32>" if D_VEC else "f32" }}>;
+{{ declare(TEXTURES, 2, "gate", DT) }}
 {% elif GATE == 2 %}
-@group(0) @binding(2) var<storage, read> gate: array<u32>; // [N][C_OUT][H_D][W_CODES]
+{{ declare(TEXTURES, 2, "gate", "u32") }} // [N][C_OUT][H_D][W_CODES]
 {% endif %}
 @group(0) @binding({{ 3 if GATE else 2 }}) var<storage, read_write> partial: array<f32>; // [SPLITS][out][in][kh][kw]
 
@@ -30,9 +35,9 @@ const C_GROUPS = (C_OUT + OB * LANES - 1u) / (OB * LANES);
 const IN_BLOCKS = (C_IN + IB - 1u) / IB;
 const TAP_BLOCKS = (K_H + KB - 1u) / KB;
 const TILES = C_GROUPS * IN_BLOCKS * TAP_BLOCKS * SPLITS;
-const ITEMS = N * H_BLOCKS;
 const W_ROW = W_IN / {{ 4 if X_VEC else 1 }}u;
 const D_ROW = W_D / {{ 4 if D_VEC else 1 }}u;
+{{ places(TEXTURES) }}
 
 @compute @workgroup_size(LANES)
 fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
@@ -56,8 +61,9 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invoca
 {% for i in range(IB) %}{% for h in range(KB) %}{% for k in range(K_W) %}
     var a_{{ i }}_{{ h }}_{{ k }} = {{ T }}();
 {% endfor %}{% endfor %}{% endfor %}
-    let last = (split + 1u) * ITEMS / SPLITS;
-    for (var item = split * ITEMS / SPLITS; item < last; item++) {
+    let items = {{ "late.IMAGES" if TEXTURES else "N" }} * H_BLOCKS;
+    let last = (split + 1u) * items / SPLITS;
+    for (var item = split * items / SPLITS; item < last; item++) {
         let n = item / H_BLOCKS;
         let oy = item % H_BLOCKS * RB;
 {% for s in range(SLOTS) %}
@@ -68,7 +74,7 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invoca
 {% for s in range(SLOTS) %}
             let x_{{ s }} = b * {{ PB * STRIDE_W // 4 if X_VEC else PB * STRIDE_W }}u + c_{{ s }};
             let in_{{ s }} = y_{{ s }} < H_IN && x_{{ s }} < W_ROW;
-            let v_{{ s }} = select({{ "vec4<f32>()" if X_VEC else "0.0" }}, x[select(0u, at_{{ s }} + x_{{ s }}, in_{{ s }})], in_{{ s }});
+            let v_{{ s }} = select({{ XT }}(), {{ load(TEXTURES, "x", XT, "select(0u, at_%d + x_%d, in_%d)" | format(s, s, s)) }}, in_{{ s }});
 {% endfor %}
 {# The gradient's values g_<o>_<row>_<vec4, or number> in memory's layout. #}
 {% for o in range(OB) %}{% for r in range(1 if PAIRS else RB) %}
@@ -76,13 +82,14 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invoca
     {% set COUNT = PB // 2 if PAIRS else PB %}
     {% for p in range(COUNT // 4 if D_VEC else COUNT) %}
         {% set col = "b * %du + %du" | format(COUNT // 4 if D_VEC else COUNT, p) %}
-            let d_{{ o }}_{{ r }}_{{ p }} = dy[from_{{ o }}_{{ r }} * D_ROW + {{ "min(%s, D_ROW - 1u)" | format(col) if W_TILED % PB != 0 else col }}];
+        {% set at = "from_%d_%d * D_ROW + %s" | format(o, r, "min(%s, D_ROW - 1u)" | format(col) if W_TILED % PB != 0 else col) %}
+            let d_{{ o }}_{{ r }}_{{ p }} = {{ load(TEXTURES, "dy", DT, at) }};
         {% if GATE == 1 %}
-            let k_{{ o }}_{{ r }}_{{ p }} = gate[from_{{ o }}_{{ r }} * D_ROW + {{ "min(%s, D_ROW - 1u)" | format(col) if W_TILED % PB != 0 else col }}];
+            let k_{{ o }}_{{ r }}_{{ p }} = {{ load(TEXTURES, "gate", DT, at) }};
         {% endif %}
     {% endfor %}
     {% if PAIRS %}
-            let k_{{ o }} = gate[from_{{ o }}_{{ r }} * W_CODES + b];
+            let k_{{ o }} = {{ load(TEXTURES, "gate", "u32", "from_%d_%d * W_CODES + b" | format(o, r)) }};
     {% endif %}
 {% endfor %}{% endfor %}
 {% for r in range(RB) %}{% for p in range(PB) %}
@@ -129,7 +136,7 @@ fn weight_grad(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invoca
         if (ib + {{ i }}u < C_IN)
         {% endif %}
         {
-            let at = (((split * C_OUT + oc + {{ o }}u) * C_IN + ib + {{ i }}u) * K_H + kh) * K_W;
+            let at = ((({{ "(late.SPLIT + split)" if TEXTURES else "split" }} * C_OUT + oc + {{ o }}u) * C_IN + ib + {{ i }}u) * K_H + kh) * K_W;
         {% for h in range(KB) %}
             {% if K_H % KB != 0 and h > 0 %}
             if (kh + {{ h }}u < K_H)

@@ -11,6 +11,8 @@
 //   forward         y[n, m]  = sum_k x[n, k] w[m, k]     both along
 //   input gradient  dx[n, k] = sum_m dy[n, m] w[m, k]    dy along, w across
 //   weight gradient dw[m, k] = sum_n dy[n, m] x[n, k]    both across
+// TEXTURES: both are read from textures, where on software Vulkan a load costs a tenth. A dispatch then has the window of b, and of a where
+// both lie along k, that begins at late.FIRST_K and late.FIRST_J.
 // Rows and columns past the edge repeat the last ones and are not stored; steps past the last k count as zeros.
 {% set A_SIZE = "K" if A_ALONG else "I" %}
 {% set B_SIZE = "K" if B_ALONG else "J" %}
@@ -18,8 +20,11 @@
 {% set B_VEC = (K if B_ALONG else J) % 4 == 0 %}
 {% set C_VEC = J % 4 == 0 %}
 {% set LOADS = div_up(IB, LANES) %}
-@group(0) @binding(0) var<storage, read> a: array<{{ "vec4<f32>" if A_VEC else "f32" }}>;
-@group(0) @binding(1) var<storage, read> b: array<{{ "vec4<f32>" if B_VEC else "f32" }}>;
+{% from "lib/inputs.wgsl" import declare %}
+{{ declare(TEXTURES, 0, "a", "vec4<f32>" if A_VEC else "f32") }}
+{{ declare(TEXTURES, 1, "b", "vec4<f32>" if B_VEC else "f32") }}
+{# First texel of the window in a row. #}
+{% set ORIGIN = {"a": "late.FIRST_K / 4u" if A_ALONG else "0u", "b": "late.FIRST_K / 4u" if B_ALONG else "late.FIRST_J / 4u"} %}
 {% if BIAS %}
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 {% endif %}
@@ -27,12 +32,15 @@
 
 const COLUMNS = 4u * WIDE * LANES;
 const I_BLOCKS = (I + IB - 1u) / IB;
+{% if not TEXTURES %}
 const J_BLOCKS = (J + COLUMNS - 1u) / COLUMNS;
-const BLOCKS = I_BLOCKS * J_BLOCKS * SPLITS;
+{% endif %}
 
 {# Four neighbours of `source` along its fast axis, which is `size` long, from element `at` of line `line`. #}
 {% macro four(source, line, at, size, vec) %}
-{%- if vec -%}
+{%- if TEXTURES -%}
+textureLoad({{ source }}, vec2(min(({{ at }}) / 4u, {{ size }} / 4u - 1u) - {{ ORIGIN[source] }}, {{ line }}))
+{%- elif vec -%}
 {{ source }}[({{ line }}) * ({{ size }} / 4u) + min(({{ at }}) / 4u, {{ size }} / 4u - 1u)]
 {%- else -%}
 vec4({% for r in range(4) %}{{ source }}[({{ line }}) * {{ size }} + min({{ at }} + {{ r }}u, {{ size }} - 1u)], {% endfor %})
@@ -50,19 +58,27 @@ vec4({% for r in range(4) %}{{ source }}[({{ line }}) * {{ size }} + min({{ at }
 fn matmul(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     // A block too many repeats the last one's sums and stores nothing: no branch round the loop.
     let block = id.y * ROW + id.x;
-    let t = min(block, BLOCKS - 1u);
-    let split = t / (I_BLOCKS * J_BLOCKS);
-    let rest = t % (I_BLOCKS * J_BLOCKS);
+    let j_blocks = {{ "late.J_BLOCKS" if TEXTURES else "J_BLOCKS" }};
+    let blocks = I_BLOCKS * j_blocks * SPLITS;
+    let t = min(block, blocks - 1u);
+    let split = t / (I_BLOCKS * j_blocks);
+    let rest = t % (I_BLOCKS * j_blocks);
     let panel = rest / (I_BLOCKS * PANEL);
-    let width = min(PANEL, J_BLOCKS - panel * PANEL);
+    let width = min(PANEL, j_blocks - panel * PANEL);
     let in_panel = rest % (I_BLOCKS * PANEL);
     let i0 = in_panel / width * IB;
-    let j0 = (panel * PANEL + in_panel % width) * COLUMNS + 4u * lane;
+    let j0 = {{ "late.FIRST_J + " if TEXTURES }}(panel * PANEL + in_panel % width) * COLUMNS + 4u * lane;
 {% for i in range(IB) %}{% for w in range(WIDE) %}
     var c_{{ i }}_{{ w }} = vec4<f32>();
 {% endfor %}{% endfor %}
-    let last = min((split + 1u) * CHUNK, K);
-    for (var k = split * CHUNK; k < last; k += 4u) {
+{% if TEXTURES %}
+    let start = late.FIRST_K + split * CHUNK;
+    let last = min(start + CHUNK, late.LAST_K);
+{% else %}
+    let start = split * CHUNK;
+    let last = min(start + CHUNK, K);
+{% endif %}
+    for (var k = start; k < last; k += 4u) {
         // The row side in IB parts: the four steps of a row (along), or four rows at a step (across).
 {% for l in range(LOADS) %}
         let p_{{ l }} = min({{ l * LANES }}u + lane, {{ IB - 1 }}u);
@@ -95,12 +111,12 @@ fn matmul(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id)
     {% endfor %}
 {% endfor %}{% endfor %}
     }
-    if (block >= BLOCKS) {
+    if (block >= blocks) {
         return;
     }
 {% for i in range(IB) %}
     if (i0 + {{ i }}u < I) {
-        let at = (split * I + i0 + {{ i }}u) * J;
+        let at = ({{ "(late.SPLIT + split)" if TEXTURES else "split" }} * I + i0 + {{ i }}u) * J;
     {% for w in range(WIDE) %}
         let j_{{ w }} = j0 + {{ w * 4 * LANES }}u;
         {% if C_VEC %}

@@ -31,12 +31,14 @@ fn check(text: &str, d: &Dispatch) -> Result<(), String> {
         .iter()
         .filter(|(handle, _)| !uses[*handle].is_empty())
         .filter_map(|(_, v)| {
+            // Textures are only read.
             let writable = matches!(v.space, naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE));
             v.binding.as_ref().map(|b| (b.binding, writable))
         })
         .collect();
     used.sort_unstable();
-    let bound: Vec<(u32, bool)> = (0..).zip(d.args.iter().map(|a| !matches!(a, Arg::Input(_)))).collect();
+    let bound: Vec<(u32, bool)> =
+        (0..).zip(d.args.iter().map(|a| !matches!(a, Arg::Input(_) | Arg::Texture(_)))).collect();
     // Scratch is written by one dispatch and read by the next.
     let agrees = used.len() == bound.len()
         && used

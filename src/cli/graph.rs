@@ -193,8 +193,9 @@ fn memory(report: &Report) -> String {
             .map(|(name, n)| format!("{name} {} + ", bytes(n)))
             .collect();
     let (peak, least) = (bytes(m.peak), bytes(m.lower_bound));
+    let textures = if m.textures > 0 { format!(" + textures {}", bytes(m.textures)) } else { String::new() };
     format!(
-        "device memory, planned for a {} adapter: {peak} at its peak ({stays}tensors and scratch as placed {})\n\
+        "device memory, planned for a {} adapter: {peak} at its peak ({stays}tensors and scratch as placed {}{textures})\n\
          lower bound: {least} ({stays}the largest set of tensors alive at once {}); peak / bound {:.3}\n\
          no placement of tensors and scratch takes less than {}; images, labels and log come on top",
         report.planned_for,

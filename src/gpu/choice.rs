@@ -78,34 +78,48 @@ const SMALL_PRODUCT: u64 = 1 << 17;
 /// then meets many channels, and small images leave parts of its tiles empty.
 const WINOGRAD: &[Bound] = &[min("c_in", 32), min("c_out", 32), min("h_out", 24), min("w_out", 24)];
 
+/// Floating-point operations from which reading by textures pays on a CPU that runs the shaders: the copies cost the host a
+/// compute pass each, and memory.
+const LONG: &[Bound] = &[min("flops", 1_000_000_000)];
+const LONG_PRODUCT: &[Bound] = &[min("flops", 100_000_000)];
+
 /// The table. The first rule that fits and names a variant that supports the shapes counts; where there is none, the plain
 /// kernel runs.
 pub static TABLE: &[Rule] = &[
     ruled("conv2d", SOFTWARE, &[is("c_in", 1)], &["grey"]),
+    ruled("conv2d", SOFTWARE, LONG, &["subgroup_texture"]),
     ruled("conv2d", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d", HARDWARE, &["tiled"]),
+    ruled("conv2d_relu", SOFTWARE, LONG, &["subgroup_texture"]),
     ruled("conv2d_relu", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_relu", SOFTWARE, &["subgroup"]),
+    ruled("conv2d_relu_max_pool2d", SOFTWARE, LONG, &["subgroup_texture"]),
     ruled("conv2d_relu_max_pool2d", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_relu_max_pool2d", SOFTWARE, &["subgroup"]),
+    ruled("conv2d_block_input_grad", SOFTWARE, LONG, &["subgroup_texture"]),
     ruled("conv2d_block_input_grad", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_block_input_grad", SOFTWARE, &["subgroup"]),
+    ruled("conv2d_block_weight_grad", SOFTWARE, LONG, &["subgroup_texture"]),
     ruled("conv2d_block_weight_grad", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_block_weight_grad", SOFTWARE, &["subgroup"]),
     rule("conv2d_block_bias_grad", ANY, &["split"]),
+    ruled("conv2d_input_grad", SOFTWARE, LONG, &["subgroup_texture"]),
     ruled("conv2d_input_grad", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_input_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_input_grad", HARDWARE, &["tiled"]),
     ruled("conv2d_weight_grad", SOFTWARE, &[is("c_in", 1)], &["grey"]),
+    ruled("conv2d_weight_grad", SOFTWARE, LONG, &["subgroup_texture"]),
     ruled("conv2d_weight_grad", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_weight_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_weight_grad", HARDWARE, &["tiled"]),
     // A block of registers takes llvmpipe some 100 ms to compile, which so small a product never earns back.
     ruled("linear", SOFTWARE, &[max("flops", SMALL_PRODUCT)], &[PLAIN]),
+    ruled("linear", SOFTWARE, LONG_PRODUCT, &["subgroup_texture"]),
     rule("linear", SOFTWARE, &["subgroup", "regblock"]),
     rule("linear", HARDWARE, &["tiled"]),
     ruled("matmul", SOFTWARE, &[max("flops", SMALL_PRODUCT)], &[PLAIN]),
+    ruled("matmul", SOFTWARE, LONG_PRODUCT, &["subgroup_texture"]),
     rule("matmul", SOFTWARE, &["subgroup", "regblock"]),
     rule("matmul", HARDWARE, &["tiled"]),
     rule("relu", ANY, &["vec4"]),

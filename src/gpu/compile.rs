@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::device::Gpu;
 use super::executor::Options;
-use super::lower::{Arg, Dispatch};
+use super::lower::{Arg, Dispatch, Held, Texture};
 use super::memory::{Buffers, bytes_of, storage, tensor_of, words_of};
-use super::pipelines::{Pipelines, Wanted};
+use super::pipelines::{Access, Pipelines, Wanted, format};
 use super::plan::Plan;
-use super::schedule::{Home, Lowered, Schedule, StepMemory};
+use super::schedule::{Home, Lowered, Schedule, StepMemory, TextureSlot};
 use super::tuned::{choose, key};
 use crate::exec::ExecError;
 use crate::graph::{Graph, NodeId};
@@ -38,6 +38,8 @@ pub(super) struct Step {
 /// A dispatch that only has to be encoded.
 #[derive(Debug)]
 struct Ready {
+    /// What it needs in textures.
+    copies: Vec<Copy>,
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     /// The values of `Const::Late`, where the pipeline does not hold them.
@@ -45,31 +47,67 @@ struct Ready {
     groups: [u32; 3],
 }
 
+/// A run of whole rows, or a piece of one, that is copied from a buffer into a texture.
+#[derive(Debug)]
+struct Copy {
+    buffer: wgpu::Buffer,
+    layout: wgpu::TexelCopyBufferLayout,
+    texture: wgpu::Texture,
+    origin: wgpu::Origin3d,
+    size: wgpu::Extent3d,
+}
+
 /// What a binding is bound to.
-struct Slot<'a> {
-    buffer: &'a wgpu::Buffer,
-    offset: u64,
-    bytes: u64,
-    written: bool,
+enum Slot<'a> {
+    Buffer { buffer: &'a wgpu::Buffer, offset: u64, bytes: u64, written: bool },
+    Texture { texture: &'a wgpu::Texture, window: Texture },
 }
 
 impl Step {
-    /// Records its dispatches; `bound` is the pipeline that the pass has, which need not be set again.
-    pub(super) fn encode<'a>(
-        &'a self,
-        pass: &mut wgpu::ComputePass<'_>,
-        bound: &mut Option<&'a wgpu::ComputePipeline>,
-    ) {
-        for Ready { pipeline, group, late, groups: [x, y, z] } in &self.dispatches {
-            if *bound != Some(pipeline) {
-                pass.set_pipeline(pipeline);
-                *bound = Some(pipeline);
+    /// Whether anything is copied for it, which no compute pass can do.
+    pub(super) fn copies(&self) -> bool {
+        self.dispatches.iter().any(|d| !d.copies.is_empty())
+    }
+}
+
+/// Records the dispatches of some steps, with as few compute passes as their copies allow. `stamps` go to the begin and end of the
+/// pass, where there is only one.
+pub(super) fn encode(
+    steps: &[Step],
+    encoder: &mut wgpu::CommandEncoder,
+    stamps: Option<wgpu::ComputePassTimestampWrites<'_>>,
+) {
+    let mut all = steps.iter().flat_map(|s| &s.dispatches).peekable();
+    while let Some(mut next) = all.next() {
+        for copy in &next.copies {
+            let source = wgpu::TexelCopyBufferInfo { buffer: &copy.buffer, layout: copy.layout };
+            let target = wgpu::TexelCopyTextureInfo {
+                texture: &copy.texture,
+                mip_level: 0,
+                origin: copy.origin,
+                aspect: wgpu::TextureAspect::All,
+            };
+            encoder.copy_buffer_to_texture(source, target, copy.size);
+        }
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: stamps.clone() };
+        let mut pass = encoder.begin_compute_pass(&descriptor);
+        let mut bound = None;
+        loop {
+            // A pipeline that the pass has need not be set again.
+            if bound != Some(&next.pipeline) {
+                pass.set_pipeline(&next.pipeline);
+                bound = Some(&next.pipeline);
             }
-            pass.set_bind_group(0, group, &[]);
-            if !late.is_empty() {
-                pass.set_immediates(0, bytemuck::cast_slice(late));
+            pass.set_bind_group(0, &next.group, &[]);
+            if !next.late.is_empty() {
+                pass.set_immediates(0, bytemuck::cast_slice(&next.late));
             }
-            pass.dispatch_workgroups(*x, *y, *z);
+            let [x, y, z] = next.groups;
+            pass.dispatch_workgroups(x, y, z);
+            match all.next_if(|d| d.copies.is_empty()) {
+                Some(d) => next = d,
+                None => break,
+            }
         }
     }
 }
@@ -91,6 +129,7 @@ pub(super) struct Compiled {
     dirty: Vec<Range<usize>>,
     pools: Vec<wgpu::Buffer>,
     packs: Vec<wgpu::Buffer>,
+    textures: Vec<(TextureSlot, wgpu::Texture)>,
     /// In guard mode: what lies where in each pool, to know the guards.
     spans: Option<Vec<Vec<Range<u64>>>>,
     /// Where measuring changed the table's choice: the op at its shapes, and the variant.
@@ -119,11 +158,13 @@ impl Compiled {
         };
         let schedule = Schedule::new(&gpu.target(), options.guards, &mut pick, graph, roots)?;
         let memory = schedule.memory(graph, &vars.sizes());
-        let Schedule { lowered, homes, requests, plan, pack_sizes, upload_bytes, .. } = schedule;
+        let Schedule { lowered, homes, requests, plan, pack_sizes, upload_bytes, textures, .. } = schedule;
         let upload = storage(gpu, "inputs", upload_bytes)?;
         let pools =
             plan.pools.iter().map(|&b| storage(gpu, "intermediate tensors", b)).collect::<Result<Vec<_>, _>>()?;
         let packs = pack_sizes.iter().map(|&b| storage(gpu, "gradients", b)).collect::<Result<Vec<_>, _>>()?;
+        let textures =
+            textures.into_iter().map(|slot| Ok((slot, texture(gpu, &slot)?))).collect::<Result<Vec<_>, ExecError>>()?;
         let kept = {
             let mut kept = vec![false; graph.nodes().len()];
             for root in roots {
@@ -163,13 +204,14 @@ impl Compiled {
             dirty,
             pools,
             packs,
+            textures,
             spans,
             tuned,
         };
         let mut wanted = Vec::new();
         for l in &lowered {
             for dispatch in &l.lowering.dispatches {
-                wanted.push(Wanted { dispatch, writable: writable(&program.slots(vars, l, dispatch, &plan)) });
+                wanted.push(Wanted { dispatch, access: access(&program.slots(vars, l, dispatch, &plan)) });
             }
         }
         let mut ready = pipelines.get(gpu, &wanted)?.into_iter();
@@ -193,8 +235,15 @@ impl Compiled {
 
     /// What the bindings of a dispatch are bound to.
     fn slots<'a>(&'a self, vars: &'a Buffers, l: &Lowered, dispatch: &Dispatch, plan: &Plan) -> Vec<Slot<'a>> {
+        let mut order = 0;
         let slot = |&arg: &Arg| {
             let (home, bytes, written) = match arg {
+                Arg::Texture(window) => {
+                    let found = self.textures.iter().find(|(slot, _)| slot.serves(order, &window));
+                    let (_, texture) = found.expect("there is a texture for every dispatch");
+                    order += 1;
+                    return Slot::Texture { texture, window };
+                }
                 Arg::Input(k) => {
                     let node = l.inputs[k];
                     (self.homes[node.index()], self.graph.spec(node).bytes() as u64, false)
@@ -220,9 +269,18 @@ impl Compiled {
                 }
             };
             let (buffer, offset) = self.buffer(vars, home);
-            Slot { buffer, offset, bytes: bytes.max(4), written }
+            Slot::Buffer { buffer, offset, bytes: bytes.max(4), written }
         };
         dispatch.args.iter().map(slot).collect()
+    }
+
+    /// The buffer that holds what goes into a texture.
+    fn held<'a>(&'a self, vars: &'a Buffers, l: &Lowered, held: Held, plan: &Plan) -> (&'a wgpu::Buffer, u64) {
+        let home = match held {
+            Held::Input(k) => self.homes[l.inputs[k].index()],
+            Held::Scratch(k) => Home::Planned(plan.places[l.scratch + k]),
+        };
+        self.buffer(vars, home)
     }
 
     /// The bind groups of a node's dispatches, with their pipelines, which are the next ones that are `ready`.
@@ -235,18 +293,31 @@ impl Compiled {
         plan: &Plan,
     ) -> Result<Step, ExecError> {
         let mut dispatches = Vec::with_capacity(l.lowering.dispatches.len());
+        // What the textures hold by now: a window that several dispatches read is copied once.
+        let mut full: Vec<(wgpu::Texture, Texture)> = Vec::new();
         for (dispatch, pipeline) in l.lowering.dispatches.iter().zip(ready) {
             let slots = self.slots(vars, l, dispatch, plan);
+            let views: Vec<Option<wgpu::TextureView>> = slots
+                .iter()
+                .map(|slot| match slot {
+                    Slot::Texture { texture, .. } => Some(texture.create_view(&wgpu::TextureViewDescriptor::default())),
+                    Slot::Buffer { .. } => None,
+                })
+                .collect();
             let entries: Vec<wgpu::BindGroupEntry<'_>> = slots
                 .iter()
+                .zip(&views)
                 .enumerate()
-                .map(|(i, slot)| wgpu::BindGroupEntry {
+                .map(|(i, (slot, view))| wgpu::BindGroupEntry {
                     binding: i as u32,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: slot.buffer,
-                        offset: slot.offset,
-                        size: std::num::NonZeroU64::new(slot.bytes),
-                    }),
+                    resource: match (slot, view) {
+                        (_, Some(view)) => wgpu::BindingResource::TextureView(view),
+                        (Slot::Buffer { buffer, offset, bytes, .. }, None) => {
+                            let size = std::num::NonZeroU64::new(*bytes);
+                            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: *offset, size })
+                        }
+                        (Slot::Texture { .. }, None) => unreachable!("every texture has a view"),
+                    },
                 })
                 .collect();
             let group = gpu.guarded(&self.graph.describe(l.node), || {
@@ -257,7 +328,20 @@ impl Compiled {
                 })
             })?;
             let late = if gpu.immediates() { dispatch.late() } else { Vec::new() };
-            dispatches.push(Ready { pipeline, group, late, groups: dispatch.groups });
+            let mut copied = Vec::new();
+            for slot in &slots {
+                let Slot::Texture { texture, window } = slot else { continue };
+                if full.iter().any(|(t, w)| t == *texture && w == window) {
+                    continue;
+                }
+                let (buffer, offset) = self.held(vars, l, window.of, plan);
+                copied.extend(copies(buffer, offset, texture, window));
+                full.retain(|(t, _)| t != *texture);
+                full.push(((*texture).clone(), *window));
+            }
+            let writes = |k| dispatch.args.contains(&Arg::Scratch(k));
+            full.retain(|(_, window)| !matches!(window.of, Held::Scratch(k) if writes(k)));
+            dispatches.push(Ready { copies: copied, pipeline, group, late, groups: dispatch.groups });
         }
         Ok(Step { node: l.node, variant: l.variant, flops: l.flops, dispatches })
     }
@@ -355,6 +439,51 @@ fn submits(steps: &[Step]) -> Vec<Range<usize>> {
 }
 
 /// A buffer that is written in a dispatch is bound for writing everywhere in it.
-fn writable(slots: &[Slot<'_>]) -> Vec<bool> {
-    slots.iter().map(|s| slots.iter().any(|t| t.buffer == s.buffer && t.written)).collect()
+fn access(slots: &[Slot<'_>]) -> Vec<Access> {
+    let written = |buffer: &wgpu::Buffer| {
+        slots.iter().any(|slot| matches!(slot, Slot::Buffer { buffer: b, written: true, .. } if *b == buffer))
+    };
+    slots
+        .iter()
+        .map(|slot| match slot {
+            Slot::Texture { window, .. } => Access::Texture(window.texel),
+            Slot::Buffer { buffer, .. } if written(buffer) => Access::Write,
+            Slot::Buffer { .. } => Access::Read,
+        })
+        .collect()
+}
+
+fn texture(gpu: &Gpu, slot: &TextureSlot) -> Result<wgpu::Texture, ExecError> {
+    gpu.guarded("a texture", || {
+        gpu.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some("windows of tensors"),
+            size: wgpu::Extent3d { width: slot.width as u32, height: slot.rows as u32, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: format(slot.texel),
+            usage: wgpu::TextureUsages::COPY_DST | wgpu::TextureUsages::STORAGE_BINDING,
+            view_formats: &[],
+        })
+    })
+}
+
+/// The copies that fill a texture: the whole rows, and what the last one holds.
+fn copies(buffer: &wgpu::Buffer, offset: u64, texture: &wgpu::Texture, window: &Texture) -> Vec<Copy> {
+    let (whole, rest) = (window.texels / window.width, window.texels % window.width);
+    let piece = |row: usize, rows: usize, width: usize| Copy {
+        buffer: buffer.clone(),
+        layout: wgpu::TexelCopyBufferLayout {
+            offset: offset + 4 * (window.first + row * window.pitch) as u64,
+            bytes_per_row: Some(4 * window.pitch as u32).filter(|_| rows > 1),
+            rows_per_image: None,
+        },
+        texture: texture.clone(),
+        origin: wgpu::Origin3d { x: 0, y: row as u32, z: 0 },
+        size: wgpu::Extent3d { width: width as u32, height: rows as u32, depth_or_array_layers: 1 },
+    };
+    let mut all = Vec::with_capacity(2);
+    all.extend((whole > 0).then(|| piece(0, whole, window.width)));
+    all.extend((rest > 0).then(|| piece(whole, 1, rest)));
+    all
 }

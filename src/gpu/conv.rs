@@ -1,5 +1,6 @@
 //! The convolution kernels: which variants support which shapes.
 
+use super::kernels::conv_subgroup::Reads;
 pub use super::kernels::conv_subgroup::{Epilogue, Gate};
 use super::kernels::conv_winograd::{Product, Sizes};
 pub use super::kernels::shapes::Conv2dShape;
@@ -22,11 +23,12 @@ pub enum Direction {
 pub use Direction::{Forward as FORWARD, InputGrad as INPUT_GRAD, WeightGrad as WEIGHT_GRAD};
 
 /// The fast variants, by name.
-const FAST: [&str; 11] = [
+const FAST: [&str; 12] = [
     "direct",
     "grey",
     "regblock",
     "subgroup",
+    "subgroup_texture",
     "tiled",
     "winograd2",
     "winograd4",
@@ -35,6 +37,15 @@ const FAST: [&str; 11] = [
     "winograd2_tiled",
     "winograd4_tiled",
 ];
+
+/// The subgroup variants by name: where they read their inputs.
+fn reads(variant: &str) -> Option<Reads> {
+    match variant {
+        "subgroup" => Some(Reads::Buffers),
+        "subgroup_texture" => Some(Reads::Textures),
+        _ => None,
+    }
+}
 
 /// Winograd's variants by name: the outputs along the side of a tile, and how the products are computed.
 fn winograd(variant: &str, subgroup: Option<u32>) -> Option<(usize, Product)> {
@@ -69,27 +80,32 @@ fn try_lower(direction: Direction, variant: &str, s: &Conv2dShape, subgroup: Opt
             WEIGHT_GRAD => conv_weight_winograd::weight_grad(s, m, product, Sizes::default(), Gate::None),
         };
     }
+    if let Some(reads) = reads(variant) {
+        return match direction {
+            FORWARD => conv_subgroup::forward(s, subgroup, reads, Epilogue::None),
+            INPUT_GRAD => conv_subgroup::input_grad(s, subgroup, reads, Gate::None),
+            WEIGHT_GRAD => conv_subgroup::weight_grad(s, subgroup, reads, Gate::None),
+        };
+    }
     match (direction, variant) {
         (FORWARD, "direct") => conv_direct::forward(s),
         (FORWARD, "grey") => conv_grey::forward(s, None),
         (FORWARD, "regblock") => conv_regblock::forward(s, None),
-        (FORWARD, "subgroup") => conv_subgroup::forward(s, subgroup, Epilogue::None),
         (FORWARD, "tiled") => gemm_tiled::conv2d_forward(s),
         (INPUT_GRAD, "direct") => conv_direct::input_grad(s),
         (INPUT_GRAD, "regblock") => conv_regblock::input_grad(s, None),
-        (INPUT_GRAD, "subgroup") => conv_subgroup::input_grad(s, subgroup, Gate::None),
         (INPUT_GRAD, "tiled") => gemm_tiled::conv2d_input_grad(s),
         (WEIGHT_GRAD, "grey") => conv_weight_grey::weight_grad(s),
         (WEIGHT_GRAD, "regblock") => conv_weight_regblock::lower(s, None),
-        (WEIGHT_GRAD, "subgroup") => conv_subgroup::weight_grad(s, subgroup, Gate::None),
         (WEIGHT_GRAD, "tiled") => gemm_tiled::conv2d_weight_grad(s),
         _ => None,
     }
 }
 
 /// The fast variants of a convolution with what follows it.
-const FAST_BLOCK: [&str; 7] = [
+const FAST_BLOCK: [&str; 8] = [
     "subgroup",
+    "subgroup_texture",
     "winograd2",
     "winograd4",
     "winograd2_subgroup",
@@ -123,11 +139,11 @@ pub fn lower_block(block: Block, variant: &str, shape: &Conv2dShape, subgroup: O
 }
 
 fn try_lower_block(block: Block, variant: &str, s: &Conv2dShape, subgroup: Option<u32>) -> Option<Lowering> {
-    if variant == "subgroup" {
+    if let Some(reads) = reads(variant) {
         return match block {
-            Block::Forward(epilogue) => conv_subgroup::forward(s, subgroup, epilogue),
-            Block::InputGrad(gate) => conv_subgroup::input_grad(s, subgroup, gate),
-            Block::WeightGrad(gate) => conv_subgroup::weight_grad(s, subgroup, gate),
+            Block::Forward(epilogue) => conv_subgroup::forward(s, subgroup, reads, epilogue),
+            Block::InputGrad(gate) => conv_subgroup::input_grad(s, subgroup, reads, gate),
+            Block::WeightGrad(gate) => conv_subgroup::weight_grad(s, subgroup, reads, gate),
         };
     }
     let ((m, product), sizes) = (winograd(variant, subgroup)?, Sizes::default());

@@ -35,6 +35,90 @@ pub enum Arg {
     State(usize),
     /// The K-th scratch buffer of this lowering.
     Scratch(usize),
+    /// A window of an input or of scratch, copied into a texture before the dispatch.
+    Texture(Texture),
+}
+
+/// What a texture holds in each texel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Texel {
+    /// One `f32`: `r32float`.
+    F1,
+    /// Two: `rg32float`.
+    F2,
+    /// Four: `rgba32float`.
+    F4,
+    /// One `u32`: `r32uint`.
+    U1,
+}
+
+impl Texel {
+    /// Numbers of 32 bits in a texel.
+    #[must_use]
+    pub fn numbers(self) -> usize {
+        match self {
+            Self::F1 | Self::U1 => 1,
+            Self::F2 => 2,
+            Self::F4 => 4,
+        }
+    }
+}
+
+/// What is copied into a texture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// The node's K-th input.
+    Input(usize),
+    /// The K-th scratch buffer of this lowering.
+    Scratch(usize),
+}
+
+/// A window of a tensor as a storage texture that a kernel only reads. Software Vulkan (llvmpipe) loads from a buffer number by
+/// number, with a test of the bounds and a branch for each, but from a texture all lanes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Texture {
+    /// Where it is copied from.
+    pub of: Held,
+    /// Its format.
+    pub texel: Texel,
+    /// First number of the window; a whole number of texels.
+    pub first: usize,
+    /// Texels in a row of the texture.
+    pub width: usize,
+    /// Numbers from one row to the next in the buffer; a multiple of 64 where there is more than one row.
+    pub pitch: usize,
+    /// Texels in all; the last row may be shorter than the others.
+    pub texels: usize,
+}
+
+/// Texels in a row of a texture that holds a plain run of numbers: texel `i` lies at `(i % TEXTURE_ROW, i / TEXTURE_ROW)`.
+pub const TEXTURE_ROW: usize = 1024;
+/// The most rows, and texels in a row, of a texture: what every Vulkan driver has room for.
+pub const MAX_TEXTURE: usize = 4096;
+
+impl Texture {
+    /// `count` numbers from the `first` one on.
+    #[must_use]
+    pub fn run(of: Held, texel: Texel, first: usize, count: usize) -> Self {
+        let texels = count.div_ceil(texel.numbers());
+        Self { of, texel, first, width: TEXTURE_ROW, pitch: TEXTURE_ROW * texel.numbers(), texels }
+    }
+
+    /// Rows, the last one perhaps in part.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.texels.div_ceil(self.width.max(1))
+    }
+
+    /// Whether every driver can hold it and copy it.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        let rows = self.rows();
+        self.width <= MAX_TEXTURE
+            && (1..=MAX_TEXTURE).contains(&rows)
+            && (rows == 1 || self.pitch.is_multiple_of(64))
+            && self.first.is_multiple_of(self.texel.numbers())
+    }
 }
 
 /// One dispatch: binding `i` of group 0 is `args[i]`.
@@ -117,6 +201,11 @@ impl Dispatch {
 }
 
 impl Dispatch {
+    /// The textures that it reads, with the numbers of their bindings.
+    pub fn textures(&self) -> impl Iterator<Item = (usize, &Texture)> {
+        self.args.iter().enumerate().filter_map(|(i, arg)| if let Arg::Texture(t) = arg { Some((i, t)) } else { None })
+    }
+
     /// Adds `splits` partial results of `len` numbers each, which lie in scratch buffer 0, into the output, in their order.
     #[must_use]
     pub fn sum_partials(len: usize, splits: usize) -> Self {

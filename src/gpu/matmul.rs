@@ -1,12 +1,13 @@
 //! The matrix-product kernels: which variants support which sizes.
 
+use super::kernels::conv_subgroup::Reads;
 use super::kernels::shapes::LinearShape;
 use super::kernels::{gemm_tiled, matmul_regblock, matmul_subgroup};
 use super::lower::Lowering;
 use crate::ops::PLAIN;
 use crate::ops::matmul::{Dims, MatMul};
 
-const FAST: [&str; 3] = ["subgroup", "regblock", "tiled"];
+const FAST: [&str; 4] = ["subgroup", "subgroup_texture", "regblock", "tiled"];
 
 /// The variants for a product of these sizes, the plain one first; `lanes` are those of a subgroup, where there are any.
 #[must_use]
@@ -27,7 +28,8 @@ fn try_lower(variant: &str, op: MatMul, Dims { m, n, k }: Dims, bias: bool, lane
         (false, true, _) => {
             let s = LinearShape { n: m, k, m: n, bias };
             match variant {
-                "subgroup" => matmul_subgroup::forward(&s, lanes),
+                "subgroup" => matmul_subgroup::forward(&s, lanes, Reads::Buffers),
+                "subgroup_texture" => matmul_subgroup::forward(&s, lanes, Reads::Textures),
                 "regblock" => matmul_regblock::forward(&s, None),
                 _ => gemm_tiled::linear_forward(&s),
             }
@@ -35,7 +37,8 @@ fn try_lower(variant: &str, op: MatMul, Dims { m, n, k }: Dims, bias: bool, lane
         (false, false, false) => {
             let s = LinearShape { n: m, k: n, m: k, bias };
             match variant {
-                "subgroup" => matmul_subgroup::input_grad(&s, lanes),
+                "subgroup" => matmul_subgroup::input_grad(&s, lanes, Reads::Buffers),
+                "subgroup_texture" => matmul_subgroup::input_grad(&s, lanes, Reads::Textures),
                 "regblock" => matmul_regblock::input_grad(&s, None),
                 _ => gemm_tiled::linear_input_grad(&s),
             }
@@ -43,7 +46,8 @@ fn try_lower(variant: &str, op: MatMul, Dims { m, n, k }: Dims, bias: bool, lane
         (true, false, false) => {
             let s = LinearShape { n: k, k: n, m, bias };
             match variant {
-                "subgroup" => matmul_subgroup::weight_grad(&s, lanes),
+                "subgroup" => matmul_subgroup::weight_grad(&s, lanes, Reads::Buffers),
+                "subgroup_texture" => matmul_subgroup::weight_grad(&s, lanes, Reads::Textures),
                 "regblock" => matmul_regblock::weight_grad(&s, None),
                 _ => gemm_tiled::linear_weight_grad(&s),
             }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::device::Gpu;
 use super::lower::{AdapterKind, Const, Dispatch, fold};
 use super::memory::{bytes_of, storage};
-use super::pipelines::Pipelines;
+use super::pipelines::{Access, Pipelines};
 use super::raw::Call;
 use crate::exec::ExecError;
 
@@ -124,7 +124,7 @@ pub fn peak_fma(gpu: &Gpu) -> Result<Best, ExecError> {
     let mut tried = Vec::new();
     for way in &ways {
         let what = way.what();
-        let compiled = pipelines.one(gpu, &way.dispatch(), &[false, true])?;
+        let compiled = pipelines.one(gpu, &way.dispatch(), &[Access::Read, Access::Write])?;
         let flops = |groups: u32| {
             let each = 2.0 * f64::from(way.width() * way.accumulators) * f64::from(TURNS * UNROLL);
             each * f64::from(groups) * f64::from(way.workgroup)
@@ -217,7 +217,7 @@ pub fn memory_rates(gpu: &Gpu) -> Result<Memory, ExecError> {
                 };
                 let how = if apart { "apart" } else { "side by side" };
                 let what = format!("{entry}, {each} vec4 an invocation {how}, workgroups of {workgroup}");
-                let compiled = pipelines.one(gpu, &dispatch, &[false, true])?;
+                let compiled = pipelines.one(gpu, &dispatch, &[Access::Read, Access::Write])?;
                 let written = if entry == "copy" { bytes } else { 16 * count };
                 let call = Call::new(gpu, &what, &compiled, &[(&from, bytes, false), (&to, written, true)], groups)?;
                 call.run(gpu, &what, WATCHDOG)?;

@@ -57,6 +57,7 @@ pub static PAGES: &[(&str, &str)] = pages![
     "gemm_tiled.wgsl",
     "grad_stats.wgsl",
     "grad_stats_vec4.wgsl",
+    "lib/inputs.wgsl",
     "lib/rng.wgsl",
     "lib/winograd.wgsl",
     "linear_regblock.wgsl",

@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::device::Gpu;
-use super::lower::Dispatch;
+use super::lower::{Dispatch, Texel};
 use super::pipeline_disk::PipelineDisk;
 use super::template::render;
 use crate::exec::ExecError;
@@ -22,11 +22,49 @@ pub(super) struct Pipelines {
     disk: Option<PipelineDisk>,
 }
 
-/// A dispatch for which a pipeline is wanted; `writable[i]` says whether binding `i` is bound for writing.
+/// A dispatch for which a pipeline is wanted; `access[i]` says how binding `i` is bound.
 #[derive(Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) dispatch: &'a Dispatch,
-    pub(super) writable: Vec<bool>,
+    pub(super) access: Vec<Access>,
+}
+
+/// How something is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A buffer, for reading.
+    Read,
+    /// A buffer, for writing too.
+    Write,
+    /// A texture, for reading.
+    Texture(Texel),
+}
+
+impl Access {
+    fn layout(self) -> wgpu::BindingType {
+        match self {
+            Self::Read | Self::Write => wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Storage { read_only: self == Self::Read },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            Self::Texture(texel) => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::ReadOnly,
+                format: format(texel),
+                view_dimension: wgpu::TextureViewDimension::D2,
+            },
+        }
+    }
+}
+
+/// The format of a texture of such texels.
+pub(super) fn format(texel: Texel) -> wgpu::TextureFormat {
+    match texel {
+        Texel::F1 => wgpu::TextureFormat::R32Float,
+        Texel::F2 => wgpu::TextureFormat::Rg32Float,
+        Texel::F4 => wgpu::TextureFormat::Rgba32Float,
+        Texel::U1 => wgpu::TextureFormat::R32Uint,
+    }
 }
 
 impl Pipelines {
@@ -44,7 +82,7 @@ impl Pipelines {
     pub(super) fn get(&mut self, gpu: &Gpu, wanted: &[Wanted<'_>]) -> Result<Vec<wgpu::ComputePipeline>, ExecError> {
         let keys: Vec<Result<Key, String>> = wanted
             .par_iter()
-            .map(|w| Ok((set_access(&render(w.dispatch, gpu.immediates())?, &w.writable), w.dispatch.entry)))
+            .map(|w| Ok((set_access(&render(w.dispatch, gpu.immediates())?, &w.access), w.dispatch.entry)))
             .collect();
         let keys = keys.into_iter().collect::<Result<Vec<Key>, String>>().map_err(ExecError::Device)?;
         let mut seen = HashSet::new();
@@ -66,26 +104,22 @@ impl Pipelines {
         &mut self,
         gpu: &Gpu,
         dispatch: &Dispatch,
-        writable: &[bool],
+        access: &[Access],
     ) -> Result<wgpu::ComputePipeline, ExecError> {
-        let mut compiled = self.get(gpu, &[Wanted { dispatch, writable: writable.to_vec() }])?;
+        let mut compiled = self.get(gpu, &[Wanted { dispatch, access: access.to_vec() }])?;
         Ok(compiled.pop().expect("one was asked for"))
     }
 
     fn compile(&self, gpu: &Gpu, wanted: &Wanted<'_>, (text, entry): &Key) -> Result<wgpu::ComputePipeline, ExecError> {
         let what = format!("shaders/{} ({entry})", wanted.dispatch.shader);
         let entries: Vec<wgpu::BindGroupLayoutEntry> = wanted
-            .writable
+            .access
             .iter()
             .enumerate()
-            .map(|(i, &w)| wgpu::BindGroupLayoutEntry {
+            .map(|(i, access)| wgpu::BindGroupLayoutEntry {
                 binding: i as u32,
                 visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: !w },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
+                ty: access.layout(),
                 count: None,
             })
             .collect();
@@ -133,15 +167,15 @@ impl Pipelines {
 /// Declares each binding with the access that it is bound with. All intermediate tensors lie in one buffer, which WebGPU
 /// lets a dispatch use for reading or for writing but not as both; so where an output lies there, inputs in it are bound
 /// `read_write` too, and the page's `read` gives way.
-fn set_access(text: &str, writable: &[bool]) -> String {
+fn set_access(text: &str, access: &[Access]) -> String {
     let mut out = String::with_capacity(text.len() + 64);
     for line in text.lines() {
         let binding = line
             .split_once("@binding(")
             .and_then(|(_, rest)| rest.split_once(')'))
             .and_then(|(number, _)| number.trim().parse::<usize>().ok());
-        match binding.and_then(|i| writable.get(i)) {
-            Some(true) => out.push_str(&line.replace("var<storage, read>", "var<storage, read_write>")),
+        match binding.and_then(|i| access.get(i)) {
+            Some(Access::Write) => out.push_str(&line.replace("var<storage, read>", "var<storage, read_write>")),
             // Left as it is: on a page with several entry points this may be another one's output.
             _ => out.push_str(line),
         }
@@ -167,7 +201,7 @@ mod tests {
     }
 
     fn wanted(dispatches: &[Dispatch]) -> Vec<Wanted<'_>> {
-        dispatches.iter().map(|dispatch| Wanted { dispatch, writable: vec![false, true] }).collect()
+        dispatches.iter().map(|dispatch| Wanted { dispatch, access: vec![Access::Read, Access::Write] }).collect()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::lower::{AdapterKind, Arg, Dispatch, Lowering};
+use super::lower::{AdapterKind, Arg, Dispatch, Lowering, Texel, Texture};
 use super::plan::{ALIGN, Place, Plan, Request, lower_bound};
 use crate::exec::ExecError;
 use crate::graph::{Graph, NodeId, Source};
@@ -49,6 +49,39 @@ impl Target {
         });
         supported
     }
+}
+
+/// A texture that all dispatches share whose `order`-th texture has such texels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TextureSlot {
+    order: usize,
+    pub(super) texel: Texel,
+    pub(super) width: usize,
+    pub(super) rows: usize,
+}
+
+impl TextureSlot {
+    fn bytes(&self) -> u64 {
+        4 * (self.texel.numbers() * self.width * self.rows) as u64
+    }
+
+    /// Whether it serves as the `order`-th texture of a dispatch.
+    pub(super) fn serves(&self, order: usize, texture: &Texture) -> bool {
+        self.order == order && self.texel == texture.texel
+    }
+}
+
+/// The textures that some dispatches need, each as large as the largest window that is copied into it.
+fn texture_slots<'a>(dispatches: impl Iterator<Item = &'a Dispatch>) -> Vec<TextureSlot> {
+    let mut slots: Vec<TextureSlot> = Vec::new();
+    for (order, (_, t)) in dispatches.flat_map(|d| d.textures().enumerate()) {
+        let width = t.width.min(t.texels);
+        match slots.iter_mut().find(|slot| slot.serves(order, t)) {
+            Some(slot) => (slot.width, slot.rows) = (slot.width.max(width), slot.rows.max(t.rows())),
+            None => slots.push(TextureSlot { order, texel: t.texel, width, rows: t.rows() }),
+        }
+    }
+    slots
 }
 
 /// Where a node's value lies.
@@ -97,11 +130,13 @@ pub struct StepMemory {
     pub inputs: u64,
     /// The buffers of intermediate tensors and of the kernels' scratch, as planned.
     pub planned: u64,
+    /// The textures into which kernels have windows of tensors copied.
+    pub textures: u64,
     /// The largest sum of intermediate tensors and scratch alive in one step: no placement can need less than that.
     pub placed_at_least: u64,
     /// The largest sum of intermediate tensors alive in one step; scratch, which another kernel may not need, left out.
     pub tensors_at_least: u64,
-    /// `parameters + moments + gradients + inputs + planned`.
+    /// `parameters + moments + gradients + inputs + planned + textures`.
     pub peak: u64,
     /// `parameters + moments + gradients + inputs + tensors_at_least`.
     pub lower_bound: u64,
@@ -120,6 +155,7 @@ pub struct Schedule {
     pub(super) plan: Plan,
     pub(super) pack_sizes: Vec<u64>,
     pub(super) upload_bytes: u64,
+    pub(super) textures: Vec<TextureSlot>,
     /// The requests that are tensors of the graph; the others are scratch of one kernel.
     tensors: Vec<Request>,
 }
@@ -289,7 +325,8 @@ impl Schedule {
         }
 
         let tensors = request_of.iter().flatten().map(|&r| requests[r].clone()).collect();
-        Ok(Self { lowered, homes, requests, plan, pack_sizes, upload_bytes, tensors })
+        let textures = texture_slots(lowered.iter().flat_map(|l| &l.lowering.dispatches));
+        Ok(Self { lowered, homes, requests, plan, pack_sizes, upload_bytes, textures, tensors })
     }
 
     /// The variant that was chosen for each node that runs.
@@ -315,15 +352,17 @@ impl Schedule {
         let of = |var: &VarId| vars.get(var.index()).copied().unwrap_or(0);
         let (parameters, moments) = (shared.iter().map(of).sum(), moments.iter().map(of).sum());
         let (gradients, inputs, planned) = (self.pack_sizes.iter().sum(), self.upload_bytes, self.plan.total());
+        let textures = self.textures.iter().map(TextureSlot::bytes).sum();
         let tensors_at_least = lower_bound(&self.tensors);
         let stays: u64 = parameters + moments + gradients + inputs;
-        let (peak, least) = (stays + planned, stays + tensors_at_least);
+        let (peak, least) = (stays + planned + textures, stays + tensors_at_least);
         StepMemory {
             parameters,
             moments,
             gradients,
             inputs,
             planned,
+            textures,
             placed_at_least: lower_bound(&self.requests),
             tensors_at_least,
             peak,

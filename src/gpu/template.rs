@@ -34,18 +34,6 @@ fn pages() -> &'static Pages {
                 broken.insert(*name, format!("shaders/{name}: {e:#}"));
             }
         }
-        if let Ok(dir) = std::env::var("RG_PAGES") {
-            let lib = std::fs::read_dir(format!("{dir}/lib")).unwrap();
-            for entry in std::fs::read_dir(&dir).unwrap().chain(lib) {
-                let path = entry.unwrap().path();
-                if path.extension().is_some_and(|e| e == "wgsl") {
-                    let name: &'static str =
-                        Box::leak(path.strip_prefix(&dir).unwrap().to_str().unwrap().to_owned().into_boxed_str());
-                    let text: &'static str = Box::leak(std::fs::read_to_string(&path).unwrap().into_boxed_str());
-                    env.add_template(name, text).unwrap();
-                }
-            }
-        }
         (env, broken)
     })
 }

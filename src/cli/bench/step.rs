@@ -153,16 +153,25 @@ fn parts(results: &[StepResult]) -> Table {
 }
 
 fn memory(results: &[StepResult]) -> Table {
-    let heads =
-        [">parameters", ">moments", ">gradients", ">planned", ">peak", ">lower bound", ">ratio", ">data beside"];
+    let heads = [
+        ">parameters",
+        ">moments",
+        ">gradients",
+        ">planned",
+        ">textures",
+        ">peak",
+        ">lower bound",
+        ">ratio",
+        ">data beside",
+    ];
     let mut table = Table::new(
-        "Device memory of a step: peak = parameters, moments, gradients, inputs and the planned buffers (tensors and scratch); \
-         lower bound = the same with the largest set of tensors alive at once in place of the buffers",
+        "Device memory of a step: peak = parameters, moments, gradients, inputs, the planned buffers (tensors and scratch) and textures; \
+         lower bound = the same with the largest set of tensors alive at once in place of buffers and textures",
         ["model", "size", ">batch"].into_iter().chain(heads),
     );
     for r in results {
         let Some(m) = &r.memory else { continue };
-        let sizes = [m.parameters, m.moments, m.gradients, m.planned, m.peak, m.lower_bound];
+        let sizes = [m.parameters, m.moments, m.gradients, m.planned, m.textures, m.peak, m.lower_bound];
         let row = name(r).into_iter().chain(sizes.map(bytes));
         table.push(row.chain([format!("{:.3}", m.ratio), bytes(m.data)]));
     }

@@ -39,9 +39,9 @@ impl Product {
 }
 
 /// The product, and the sum of its partial results where there are several.
-pub(super) fn finish(p: &Product, product: Dispatch, splits: usize) -> Option<Lowering> {
+pub(super) fn finish(p: &Product, mut dispatches: Vec<Dispatch>, splits: usize) -> Option<Lowering> {
     if splits == 1 {
-        return Some(Lowering { dispatches: vec![product], scratch: vec![] });
+        return Some(Lowering { dispatches, scratch: vec![] });
     }
     let (groups, row) = grid(p.i * p.j, 64)?;
     let mut args = vec![Arg::Scratch(0)];
@@ -62,7 +62,8 @@ pub(super) fn finish(p: &Product, product: Dispatch, splits: usize) -> Option<Lo
         args,
         groups,
     };
-    Some(Lowering { dispatches: vec![product, sum], scratch: vec![splits * p.i * p.j] })
+    dispatches.push(sum);
+    Some(Lowering { dispatches, scratch: vec![splits * p.i * p.j] })
 }
 
 /// `(x [n, k], w [m, k], bias [m]) -> y [n, m]`; `None` for empty shapes.
@@ -129,5 +130,5 @@ fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
         args: p.args(splits),
         groups,
     };
-    finish(p, product, splits)
+    finish(p, vec![product], splits)
 }
