@@ -27,6 +27,7 @@ pub fn options(config: &TrainConfig, splits: Splits, cx: &Context) -> LoadOption
         channels: config.channels,
         splits,
         val_fraction: config.val_fraction,
+        fold: config.fold,
         seed: config.seed,
         strict: config.strict,
         progress: Some(super::progress::loading(cx)),

@@ -13,12 +13,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod bench;
+mod compare;
 mod context;
 mod data;
 pub mod device;
 mod devices;
 mod eval;
 mod failure;
+mod folds;
 mod format;
 mod gradcheck;
 mod graph;
@@ -77,7 +79,9 @@ enum Command {
     /// Train a network into a run folder
     Train(Box<train::TrainArgs>),
     /// Measure a trained network on one split
-    Eval(eval::EvalArgs),
+    Eval(Box<eval::EvalArgs>),
+    /// Say which of several runs is better, and how sure that is
+    Compare(compare::CompareArgs),
     /// Give the probabilities of single images
     Predict(predict::PredictArgs),
     /// Compare networks on the same images
@@ -102,6 +106,7 @@ impl Command {
         match self {
             Self::Train(args) => train::run(&args, cx),
             Self::Eval(args) => eval::run(&args, cx),
+            Self::Compare(args) => compare::run(&args, cx),
             Self::Predict(args) => predict::run(&args, cx),
             Self::Study(command) => study::run(&command, cx),
             Self::Devices(args) => devices::run(args, cx),

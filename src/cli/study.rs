@@ -1,4 +1,4 @@
-//! `radiograd study depth`.
+//! `radiograd study depth` and `radiograd study folds`.
 
 use std::path::PathBuf;
 
@@ -14,6 +14,8 @@ use crate::train::{ClassWeights, TrainConfig, study};
 pub enum StudyCommand {
     /// One, two and three convolution layers
     Depth(DepthArgs),
+    /// One network on every fold of the training images, by patient
+    Folds(super::folds::FoldsArgs),
 }
 
 /// One, two and three convolution layers, trained alike.
@@ -49,7 +51,13 @@ pub struct DepthArgs {
 /// # Errors
 /// Everything that can end a training.
 pub fn run(command: &StudyCommand, cx: &Context) -> Result<(), Failure> {
-    let StudyCommand::Depth(args) = command;
+    match command {
+        StudyCommand::Depth(args) => depth(args, cx),
+        StudyCommand::Folds(args) => super::folds::run(args, cx),
+    }
+}
+
+fn depth(args: &DepthArgs, cx: &Context) -> Result<(), Failure> {
     if args.seeds == 0 {
         return Err(Failure::Message("--seeds must be at least 1".to_owned()));
     }

@@ -98,6 +98,21 @@ pub enum DataError {
         /// Its patients.
         patients: usize,
     },
+    /// More folds than patients of a class.
+    #[error(
+        "{}: class {class:?} has {patients} patients, too few for {folds} folds with the class in each; ask for fewer folds",
+        shown(path)
+    )]
+    TooFewForFolds {
+        /// The data.
+        path: PathBuf,
+        /// The class.
+        class: String,
+        /// Its patients.
+        patients: usize,
+        /// The folds asked for.
+        folds: u32,
+    },
     /// A file that could not be decoded, where that is not allowed.
     #[error("{}: cannot be decoded: {reason}; replace or remove the file", shown(path))]
     Unreadable {

@@ -13,6 +13,7 @@
 pub mod cache;
 pub mod decode;
 mod error;
+pub mod fold;
 pub(crate) mod folder;
 mod images;
 mod npy;
@@ -32,6 +33,7 @@ use serde::Serialize;
 pub use cache::CachePolicy;
 pub use decode::read_image;
 pub use error::{DataError, one_line, shown};
+pub use fold::Fold;
 pub use images::Images;
 pub use order::epoch_order;
 
@@ -177,6 +179,8 @@ pub struct LoadOptions {
     pub splits: Splits,
     /// Share of each class's training images that is held out for validation, by patient; 0 holds out none.
     pub val_fraction: f64,
+    /// Measure one fold of the training images instead of the source's own test images; see [`fold`].
+    pub fold: Option<Fold>,
     /// Decides which patients are held out, and what the phantom set looks like.
     pub seed: u32,
     /// An unreadable file is an error instead of being skipped.
@@ -196,6 +200,7 @@ impl fmt::Debug for LoadOptions {
             .field("channels", &self.channels)
             .field("splits", &self.splits)
             .field("val_fraction", &self.val_fraction)
+            .field("fold", &self.fold)
             .field("seed", &self.seed)
             .field("strict", &self.strict)
             .field("cache", &self.cache)
@@ -211,6 +216,7 @@ impl Default for LoadOptions {
             channels: 1,
             splits: Splits::FIT,
             val_fraction: 0.15,
+            fold: None,
             seed: 0,
             strict: false,
             cache: CachePolicy::User,
@@ -235,7 +241,10 @@ impl LoadOptions {
                 self.val_fraction
             )));
         }
-        Ok(())
+        match self.fold.and_then(|f| f.problem()) {
+            Some(problem) => Err(DataError::Options(format!("fold: {problem}"))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -321,12 +330,53 @@ impl Dataset {
 /// a file that is no image under `strict`, and whatever the files themselves have wrong.
 pub fn load(source: &Source, options: &LoadOptions) -> Result<Dataset, DataError> {
     options.check()?;
-    let mut data = match source {
-        Source::Folder(path) => folder::load(path, options)?,
-        Source::Npz(path) => npz::load(path, options)?,
-        Source::Phantom => phantom::load(options)?,
+    let mut data = match options.fold {
+        None => read(source, options)?,
+        Some(fold) => load_fold(source, options, fold)?,
     };
     data.content_hash = data.hash();
+    Ok(data)
+}
+
+fn read(source: &Source, options: &LoadOptions) -> Result<Dataset, DataError> {
+    match source {
+        Source::Folder(path) => folder::load(path, options),
+        Source::Npz(path) => npz::load(path, options),
+        Source::Phantom => phantom::load(options),
+    }
+}
+
+/// The training images of the source, divided as [`fold`] says.
+fn load_fold(source: &Source, o: &LoadOptions, fold: Fold) -> Result<Dataset, DataError> {
+    let path = source.path();
+    if o.splits.official_val == Need::Yes {
+        let hint = "the run measures a fold of the training images; choose train, val or test".to_owned();
+        return Err(DataError::MissingSplit { path: path.to_owned(), split: "official_val", hint });
+    }
+    let splits = Splits { train: Need::Yes, ..Splits::default() };
+    let mut data = read(source, &LoadOptions { splits, ..o.clone() })?;
+    let Some(mut train) = data.train.take() else { return Ok(data) };
+    let whole = train.len();
+    let of = fold::folds(&train.labels, &train.patients, data.classes.len(), fold.of, o.seed).map_err(|e| {
+        let class = data.classes[e.class].clone();
+        DataError::TooFewForFolds { path: path.to_owned(), class, patients: e.patients, folds: fold.of }
+    })?;
+    let flags: Vec<bool> = of.iter().map(|&f| f == fold.index).collect();
+    let test = train.take(&flags);
+    let number = fold.index + 1;
+    data.notes.push(format!(
+        "test: fold {number} of {}, {} of the {whole} training images; the test images of the source are not read",
+        fold.of,
+        test.len()
+    ));
+    let (train, val) = hold_out(path, train, &data.classes, o, &mut data.notes)?;
+    if val.is_none() && o.splits.val == Need::Yes {
+        let hint = "the validation fraction is 0; give one above".to_owned();
+        return Err(DataError::MissingSplit { path: path.to_owned(), split: "val", hint });
+    }
+    data.train = (o.splits.train != Need::No).then_some(train);
+    data.val = val.filter(|_| o.splits.val != Need::No);
+    data.test = (o.splits.test != Need::No).then_some(test);
     Ok(data)
 }
 
@@ -359,8 +409,19 @@ fn check_classes(
     }
 }
 
-/// Divides the training images by patient into train and validation, and says how in a note.
+/// Divides the training images by patient into train and validation, and says how in a note. Where a fold is asked for,
+/// [`load_fold`] does that later.
 fn split_train(
+    path: &Path,
+    train: Images,
+    classes: &[String],
+    o: &LoadOptions,
+    notes: &mut Vec<String>,
+) -> Result<(Images, Option<Images>), DataError> {
+    if o.fold.is_some() { Ok((train, None)) } else { hold_out(path, train, classes, o, notes) }
+}
+
+fn hold_out(
     path: &Path,
     mut train: Images,
     classes: &[String],

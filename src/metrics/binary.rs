@@ -136,21 +136,43 @@ impl RankedScores {
     /// Average precision of all images.
     #[must_use]
     pub fn average_precision(&self) -> Option<f64> {
-        let counts = self.all_counts();
-        let positives: u64 = counts.iter().map(|c| c.0).sum();
-        if positives == 0 {
-            return None;
-        }
-        let (mut tp, mut above, mut sum) = (0, 0, 0.0);
-        for (p, n) in counts {
-            tp += p;
-            above += p + n;
-            if p > 0 {
-                sum += p as f64 / positives as f64 * (tp as f64 / above as f64);
-            }
-        }
-        Some(sum)
+        mean_precision(&self.all_counts())
     }
+
+    /// Average precision of a resample, given by its indices; `None` when it holds no positive image.
+    #[must_use]
+    pub fn average_precision_of(&self, indices: &[u32]) -> Option<f64> {
+        mean_precision(&self.counts(indices.iter().map(|&i| i as usize)))
+    }
+
+    /// Each distinct score, falling, with the positive and the negative images that score at least as high.
+    #[must_use]
+    pub fn cumulative(&self) -> Vec<(f64, u64, u64)> {
+        let (mut positives, mut negatives) = (0, 0);
+        let add = |(&threshold, (p, n)): (&f64, (u64, u64))| {
+            positives += p;
+            negatives += n;
+            (threshold, positives, negatives)
+        };
+        self.thresholds.iter().zip(self.all_counts()).map(add).collect()
+    }
+}
+
+/// Average precision from `(positives, negatives)` of each distinct score, falling.
+fn mean_precision(counts: &[(u64, u64)]) -> Option<f64> {
+    let positives: u64 = counts.iter().map(|c| c.0).sum();
+    if positives == 0 {
+        return None;
+    }
+    let (mut tp, mut above, mut sum) = (0, 0, 0.0);
+    for &(p, n) in counts {
+        tp += p;
+        above += p + n;
+        if p > 0 {
+            sum += p as f64 / positives as f64 * (tp as f64 / above as f64);
+        }
+    }
+    Some(sum)
 }
 
 /// The Mann-Whitney statistic over the number of pairs: a positive above a negative counts 1, a tie one half.
@@ -322,6 +344,7 @@ mod tests {
             let p: Vec<bool> = indices.iter().map(|&i| positive[i as usize]).collect();
             let s: Vec<f64> = indices.iter().map(|&i| scores[i as usize]).collect();
             assert_eq!(ranked.roc_auc_of(&indices), roc_auc(&p, &s));
+            assert_eq!(ranked.average_precision_of(&indices), average_precision(&p, &s));
         }
         assert_eq!(ranked.roc_auc_of(&[1000]), None);
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Metrics, MetricsError, PrPoint, RocPoint, argmax, precision_recall_curve, roc_curve};
-use crate::stats::{Interval, bootstrap_auc, wilson};
+use crate::stats::{Estimate, Interval, Score, Scored, Units, wilson};
 
 /// One epoch of training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,8 +33,11 @@ pub struct SplitResult {
     pub metrics: Metrics,
     /// Wilson's 95 % interval of the accuracy.
     pub accuracy_interval: Interval,
-    /// Bootstrap 95 % interval of the ROC-AUC; `None` where that is undefined.
+    /// Bootstrap 95 % interval of the ROC-AUC over images; `None` where that is undefined.
     pub auc_interval: Option<Interval>,
+    /// Every score with its bootstrap intervals, over images and, where they are known, over patients.
+    #[serde(default)]
+    pub estimates: Vec<Estimate>,
     /// Mean loss, with the class weights and smoothing of the training if it had any; else the log loss.
     pub loss: f64,
     /// The ROC curve; empty where it is undefined.
@@ -44,8 +47,7 @@ pub struct SplitResult {
 }
 
 impl SplitResult {
-    /// Computes metrics, intervals and curves from labels and row-major probabilities `[labels.len(), classes]`.
-    /// `seed` is that of the bootstrap. The loss is set to the log loss.
+    /// [`SplitResult::of_patients`] of images whose patients are not known.
     ///
     /// # Errors
     /// [`MetricsError`] for labels or probabilities that make no sense.
@@ -56,18 +58,41 @@ impl SplitResult {
         classes: usize,
         seed: u32,
     ) -> Result<Self, MetricsError> {
+        Self::of_patients(name, labels, probabilities, classes, None, seed)
+    }
+
+    /// Computes metrics, intervals and curves from labels and row-major probabilities `[labels.len(), classes]`.
+    /// `patients` are the units of a second bootstrap, `seed` is that of both. The loss is set to the log loss.
+    ///
+    /// # Errors
+    /// [`MetricsError`] for labels or probabilities that make no sense.
+    pub fn of_patients(
+        name: impl Into<String>,
+        labels: &[u32],
+        probabilities: &[f64],
+        classes: usize,
+        patients: Option<&Units>,
+        seed: u32,
+    ) -> Result<Self, MetricsError> {
         let metrics = Metrics::new(labels, probabilities, classes)?;
         let accuracy_interval = wilson(metrics.correct(), metrics.count).ok_or(MetricsError::Empty)?;
-        let (mut auc_interval, mut roc, mut pr) = (None, Vec::new(), Vec::new());
+        let estimates = Scored::new(labels, probabilities, classes)?.estimates(patients, seed);
+        let auc_interval = estimates.iter().find(|e| e.score == Score::RocAuc && classes == 2).and_then(|e| e.images);
+        let (mut roc, mut pr) = (Vec::new(), Vec::new());
         if classes == 2 {
             let positive: Vec<bool> = labels.iter().map(|&l| l == 1).collect();
             let scores: Vec<f64> = probabilities.chunks_exact(2).map(|row| row[1]).collect();
-            auc_interval = bootstrap_auc(&positive, &scores, seed);
             roc = roc_curve(&positive, &scores);
             pr = precision_recall_curve(&positive, &scores);
         }
         let loss = metrics.log_loss;
-        Ok(Self { name: name.into(), metrics, accuracy_interval, auc_interval, loss, roc, pr })
+        Ok(Self { name: name.into(), metrics, accuracy_interval, auc_interval, estimates, loss, roc, pr })
+    }
+
+    /// A score with its intervals.
+    #[must_use]
+    pub fn estimate(&self, score: Score) -> Option<&Estimate> {
+        self.estimates.iter().find(|e| e.score == score)
     }
 }
 

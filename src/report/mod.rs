@@ -4,7 +4,10 @@
 //! on a page. [`run_report`] and [`study_report`] fill such pages from the plain structs of [`data`], which know
 //! nothing about training.
 
+mod compare;
+pub mod comparison;
 pub mod data;
+mod folds;
 pub mod html;
 pub mod image;
 mod parts;
@@ -13,7 +16,9 @@ mod run;
 mod study;
 pub mod table;
 
-pub use run::{run_report, split_table};
+pub use compare::{compare_report, group_table, pair_table, run_table};
+pub use folds::{FoldRow, FoldStudy, FoldSummary, fold_table, folds_report};
+pub use run::{estimate_table, run_report, split_table};
 pub use study::{published_depth_figures, seed_table, study_report, study_table};
 
 use crate::fsio::FsError;

@@ -28,6 +28,9 @@ pub fn run_report(run: &RunSummary) -> Report {
         "Numbers in brackets are 95 % intervals: Wilson's for the accuracy, a percentile bootstrap of 1,000 \
          resamples for the ROC-AUC. They take images as independent; several films of one patient are not.",
     );
+    for split in network.splits().filter(|s| !s.estimates.is_empty()) {
+        result.push(Block::Folded(estimate_table(split)));
+    }
     report.sections.push(result);
 
     let mut what = Section::new("What was run");
@@ -104,6 +107,23 @@ pub fn split_table(network: &NetworkResult, positive: &str) -> Table {
         row(format!("F1 of {positive}"), &|s| class(s, |c| c.f1));
         row(format!("Missed {positive} (false negatives)"), &|s| binary(s, |b| thousands(b.false_negatives).into()));
         row("False alarms (false positives)".to_owned(), &|s| binary(s, |b| thousands(b.false_positives).into()));
+    }
+    table
+}
+
+/// Every score of one set with its bootstrap intervals, over images and, where they are known, over patients.
+#[must_use]
+pub fn estimate_table(split: &SplitResult) -> Table {
+    let patients = split.estimates.iter().any(|e| e.patients.is_some());
+    let interval = |i: Option<crate::stats::Interval>| i.map_or_else(|| NONE.to_owned(), |i| format!("{i:.4}"));
+    let mut headers = vec!["Score", ">Value", ">95 % over images"];
+    if patients {
+        headers.push(">95 % over patients");
+    }
+    let mut table = Table::new(format!("{}: scores with bootstrap intervals of 1,000 resamples", split.name), headers);
+    for e in &split.estimates {
+        let cells = [e.score.to_string(), optional(e.value), interval(e.images), interval(e.patients)];
+        table.push(cells.into_iter().take(if patients { 4 } else { 3 }));
     }
     table
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use crate::data::Images;
+use crate::data::{Fold, Images};
 use crate::fsio;
 use crate::nn::{Network, plan::Plan};
 use crate::optim::{OptimizerKind, Schedule};
@@ -62,6 +62,8 @@ pub struct TrainConfig {
     pub optimizer: OptimizerKind,
     /// The schedule, advanced every step (reduce-on-plateau: every epoch). Absent: cosine to zero over the whole run.
     pub schedule: Option<Schedule>,
+    /// Cross-validation: the test images are this fold of the training images, and the source's own are not read.
+    pub fold: Option<Fold>,
 }
 
 impl Default for TrainConfig {
@@ -84,6 +86,7 @@ impl Default for TrainConfig {
             class_weights: ClassWeights::Balanced,
             optimizer: OptimizerKind::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
             schedule: None,
+            fold: None,
         }
     }
 }
@@ -135,6 +138,9 @@ impl TrainConfig {
         if let ClassWeights::Values(w) = &self.class_weights {
             check(w.iter().all(|v| v.is_finite() && *v >= 0.0), "class_weights", "must be finite and not negative")?;
             check(w.iter().any(|v| *v > 0.0), "class_weights", "must not all be zero")?;
+        }
+        if let Some(problem) = self.fold.and_then(|f| f.problem()) {
+            return Err(TrainError::setting("fold", problem));
         }
         self.optimizer.validate()?;
         self.schedule(1000).validate()?;

@@ -76,6 +76,32 @@ pub enum TrainError {
         /// What is wrong.
         problem: String,
     },
+    /// A file of predictions that does not read.
+    #[error("{}: {problem}; write it anew with `radiograd eval --predictions`", path.display())]
+    Predictions {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A folder without predictions.
+    #[error(
+        "{} holds no predictions.csv, nor a folder with one: `radiograd train` writes it, and for an older run          `radiograd eval --run RUN --split test --predictions RUN/predictions.csv`",
+        path.display()
+    )]
+    NoPredictions {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Runs that cannot be held against each other.
+    #[error("{0}")]
+    NotComparable(String),
+    /// A threshold that no image gives.
+    #[error(transparent)]
+    Rule(#[from] crate::stats::RuleError),
+    /// A temperature that cannot be fitted.
+    #[error(transparent)]
+    Temperature(#[from] crate::stats::TemperatureError),
     /// NaN or infinity.
     #[error(
         "the {what} became NaN or infinite in epoch {epoch}, step {step}: try a lower --lr; the best weights so far are kept"

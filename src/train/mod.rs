@@ -1,14 +1,19 @@
 //! Training: the recorded step, the loop around it, checkpoints, run folders, and the depth study.
 
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
 mod error;
+pub mod evaluate;
 pub mod fit;
+pub mod folds;
 pub mod infer;
+pub mod predictions;
 pub mod profile;
 pub mod run;
 pub mod step;
 pub mod study;
+pub mod tta;
 
 pub use config::{ClassWeights, TrainConfig};
 pub use error::TrainError;

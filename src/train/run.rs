@@ -7,6 +7,7 @@ use super::TrainError;
 use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
 use super::fit::{Event, Fit, Outcome};
+use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
 use super::profile::Profile;
 use crate::data::{Dataset, Images};
 use crate::exec::Executor;
@@ -15,6 +16,7 @@ use crate::nn::{Layer, Model};
 use crate::report::data::{DataInfo, NetworkResult, RunSummary, SampleImage, SplitCounts, SplitResult};
 use crate::report::html::Block;
 use crate::report::run_report;
+use crate::stats::Units;
 
 /// The trace of the profiled steps.
 pub const TRACE: &str = "trace.json";
@@ -58,8 +60,8 @@ fn abandon(folder: &Path) {
     }
 }
 
-/// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`
-/// `report.html`, and `trace.json` where some steps are profiled. Nothing is written before data, network and device have been found to fit.
+/// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`,
+/// `predictions.csv`, `report.html`, and `trace.json` where some steps are profiled. Nothing is written before data, network and device have been found to fit.
 ///
 /// # Errors
 /// See [`TrainError`].
@@ -70,8 +72,24 @@ pub fn train(
     place: &Place<'_>,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<(RunSummary, Option<Profile>), TrainError> {
+    let (summary, profile, _) = train_on(config, data, executor, place, events)?;
+    Ok((summary, profile))
+}
+
+/// As [`train`], and gives the device back for the next run.
+///
+/// # Errors
+/// See [`TrainError`].
+pub fn train_on(
+    config: &TrainConfig,
+    data: Dataset,
+    executor: Box<dyn Executor>,
+    place: &Place<'_>,
+    events: &mut dyn FnMut(Event<'_>),
+) -> Result<(RunSummary, Option<Profile>, Box<dyn Executor>), TrainError> {
     place.check()?;
     let info = data_info(&data);
+    let classes = data.classes.clone();
     let mut fit = Fit::new(config, data, executor)?;
     let saved = place.folder.join("config.toml");
     if place.resume {
@@ -92,7 +110,8 @@ pub fn train(
                 abandon(place.folder);
             }
         })?;
-    let (network, samples) = measure(&mut fit, &outcome)?;
+    let Measured { network, samples, predictions } = measure(&mut fit, &outcome)?;
+    Predictions { classes, splits: predictions }.write(&place.folder.join(PREDICTIONS))?;
     let summary = RunSummary {
         name: place.folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
         config: settings(fit.config())?,
@@ -111,28 +130,42 @@ pub fn train(
     if let Some(profile) = &profile {
         fsio::write_atomic(&place.folder.join(TRACE), profile.trace().to_string().as_bytes())?;
     }
-    Ok((summary, profile))
+    Ok((summary, profile, fit.into_executor()))
+}
+
+/// What the kept weights do on every split.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The figures.
+    pub network: NetworkResult,
+    /// Sample images of the test split (or the validation split).
+    pub samples: Vec<SampleImage>,
+    /// What was said about each image.
+    pub predictions: Vec<SplitPredictions>,
 }
 
 /// Metrics of every split with the kept weights, and sample images of the test split (or the validation split).
 ///
 /// # Errors
 /// The device failed.
-pub fn measure(fit: &mut Fit, outcome: &Outcome) -> Result<(NetworkResult, Vec<SampleImage>), TrainError> {
+pub fn measure(fit: &mut Fit, outcome: &Outcome) -> Result<Measured, TrainError> {
     let classes = fit.model().classes();
     let seed = fit.config().seed;
     let mut results = Vec::new();
     let mut samples = Vec::new();
+    let mut predictions = Vec::new();
     for (split, title) in [("val", "validation"), ("test", "test"), ("official_val", "official validation")] {
         let Some(p) = fit.predict(split)? else {
             results.push(None);
             continue;
         };
         let images = fit.images(split).ok_or_else(|| TrainError::setting("data", "lost a split"))?;
-        results.push(Some(SplitResult::new(title, &images.labels, &p, classes, seed)?));
+        let patients = Units::patients(&images.patients);
+        results.push(Some(SplitResult::of_patients(title, &images.labels, &p, classes, patients.as_ref(), seed)?));
         if split == "test" || (split == "val" && fit.images("test").is_none()) {
             samples = pick(images, &p, classes);
         }
+        predictions.push(SplitPredictions::new(split, images, p));
     }
     let official = results.pop().flatten();
     let test = results.pop().flatten();
@@ -150,7 +183,7 @@ pub fn measure(fit: &mut Fit, outcome: &Outcome) -> Result<(NetworkResult, Vec<S
         official,
         seeds: Vec::new(),
     };
-    Ok((network, samples))
+    Ok(Measured { network, samples, predictions })
 }
 
 fn conv_layers(model: &Model) -> u32 {

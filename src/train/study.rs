@@ -5,7 +5,7 @@ use std::path::Path;
 use super::TrainError;
 use super::config::TrainConfig;
 use super::fit::{Event, Fit};
-use super::run::{data_info, environment, measure, settings, write_plots};
+use super::run::{Measured, data_info, environment, measure, settings, write_plots};
 use crate::data::Dataset;
 use crate::exec::Executor;
 use crate::fsio;
@@ -39,7 +39,7 @@ pub fn depth(
             let mut fit = Fit::new(&config, data.clone(), executor)?;
             let start = fit.start(None)?;
             let outcome = fit.run(start, None, &mut |e| events(name, seed, e))?;
-            let (result, _) = measure(&mut fit, &outcome)?;
+            let Measured { network: result, .. } = measure(&mut fit, &outcome)?;
             repeats.push(SeedResult {
                 seed,
                 best_epoch: result.best_epoch,

@@ -50,6 +50,7 @@ const STEP: &str =
     r#"{"schedule": "step", "params": {"step_size": 1, "gamma": 0.5}, "base_lr": 1.0, "lr": [1.0, 0.5]}"#;
 const METRICS: &str =
     r#"{"kind": "two", "labels": [0, 1], "probabilities": [[0.9, 0.1], [0.2, 0.8]], "accuracy": 1.0, "roc_auc": 1.0}"#;
+const STATISTICS: &str = r#"{"kind": "holm", "p": [0.25, 0.0625], "adjusted": [0.25, 0.125]}"#;
 
 /// Writes a case below `folder`.
 fn write(folder: &Path, path: &str, key: &str, name: &str, params: &str, tensors: &[NamedTensor]) {
@@ -73,6 +74,7 @@ fn good() -> TempDir {
     write(at, "optim/sgd-001.safetensors", "optimizer", "sgd", r#"{"lr": 0.25}"#, &descent(0.5));
     std::fs::write(at.join("schedules.json"), format!("[{STEP}]")).unwrap();
     std::fs::write(at.join("metrics.json"), format!("[{METRICS}]")).unwrap();
+    std::fs::write(at.join("statistics.json"), format!("[{STATISTICS}]")).unwrap();
     folder
 }
 
@@ -93,7 +95,7 @@ fn correct_cases_pass() {
     let folder = good();
     let report = run_on_cpu(folder.path());
     assert_failures(&report, 0, &[]);
-    assert_eq!(report.cases.values().sum::<usize>(), 6);
+    assert_eq!(report.cases.values().sum::<usize>(), 7);
     assert!(report.notes.is_empty(), "{report:?}");
 }
 
@@ -162,6 +164,8 @@ fn what_is_not_known_fails_by_name() {
         ("schedules.json", STEP.replace("[1.0, 0.5]", "[1.0, 0.25]"), "step 1"),
         ("metrics.json", METRICS.replace("accuracy", "kappa"), "unknown key `kappa`"),
         ("metrics.json", METRICS.replace("\"roc_auc\": 1.0", "\"roc_auc\": 0.5"), "roc_auc"),
+        ("statistics.json", STATISTICS.replace("holm", "hommel"), "hommel"),
+        ("statistics.json", STATISTICS.replace("0.125", "0.0625"), "adjusted"),
     ];
     for (file, entry, part) in entries {
         let folder = good();
@@ -183,7 +187,7 @@ fn broken_and_unknown_files_fail_by_name() {
         std::fs::write(folder.path().join(name), "text").unwrap();
         assert_failures(&run_on_cpu(folder.path()), 1, &[name]);
     }
-    for name in ["schedules.json", "metrics.json"] {
+    for name in ["schedules.json", "metrics.json", "statistics.json"] {
         for text in ["[{", "{}", "[]"] {
             let folder = good();
             std::fs::write(folder.path().join(name), text).unwrap();

@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod ops;
 pub mod optim;
 pub mod schedules;
+pub mod statistics;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,7 +47,7 @@ pub struct Report {
 }
 
 /// The entries that a folder may have.
-const PARTS: [&str; 4] = ["ops", "optim", "schedules.json", "metrics.json"];
+const PARTS: [&str; 5] = ["ops", "optim", "schedules.json", "metrics.json", "statistics.json"];
 
 /// Runs every case of a folder on every target.
 pub fn run(folder: &Path, targets: &mut [Target]) -> Report {
@@ -58,6 +59,7 @@ pub fn run(folder: &Path, targets: &mut [Target]) -> Report {
             "optim" => report.files(path, "optim", &mut |path| optim::check(path, targets)),
             "schedules.json" => report.list_in_json(path, "schedules", schedules::check_case),
             "metrics.json" => report.list_in_json(path, "metrics", metrics::check_case),
+            "statistics.json" => report.list_in_json(path, "statistics", statistics::check_case),
             "models.json" => {
                 report.notes.push(format!("{}: whole networks are not run by this version", path.display()));
             }

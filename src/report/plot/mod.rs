@@ -6,6 +6,7 @@
 //! alone: series also differ by dash and marker.
 
 mod axis;
+mod forest;
 mod line;
 mod matrix;
 mod roofline;
@@ -13,6 +14,7 @@ mod roofline;
 use std::fmt::Write as _;
 
 pub use axis::{Axis, Range};
+pub use forest::{Forest, ForestRow};
 pub use line::{LineChart, Series};
 pub use matrix::confusion_plot;
 pub use roofline::{Roofline, RooflinePoint};

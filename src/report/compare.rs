@@ -1,0 +1,241 @@
+//! The page of a comparison: the runs, who beats whom, and how sure that is.
+
+use super::comparison::{Comparison, Difference, Pair, Verdict};
+use super::html::{Block, Figure, Report, Section};
+use super::parts::{NONE, fixed, optional};
+use super::plot::{Axis, Forest, ForestRow, Range};
+use super::table::{Cell, Table};
+use crate::stats::{Interval, MeanDifference, Score};
+
+/// Scores of the table of runs.
+const SHOWN: [Score; 5] = [Score::Accuracy, Score::RocAuc, Score::Recall, Score::Specificity, Score::LogLoss];
+
+fn detail(interval: Option<Interval>) -> String {
+    interval.map_or_else(String::new, |i| i.to_string())
+}
+
+/// The runs with their scores; intervals are bootstrapped over patients where these are known, else over images.
+#[must_use]
+pub fn run_table(c: &Comparison) -> Table {
+    let of = if c.patients.is_some() { "patients" } else { "images" };
+    let shown: Vec<Score> =
+        SHOWN.into_iter().filter(|s| c.runs.iter().any(|r| r.scores.iter().any(|e| e.score == *s))).collect();
+    let headers = ["Run".to_owned(), "Network".to_owned(), ">Seed".to_owned()]
+        .into_iter()
+        .chain(shown.iter().map(|s| format!(">{s}")))
+        .chain([">Validation loss".to_owned()]);
+    let mut table = Table::new(format!("Runs on {} {} images; 95 % intervals over {of}", c.images, c.split), headers);
+    for run in &c.runs {
+        let score = |s: &Score| {
+            let e = run.scores.iter().find(|e| e.score == *s);
+            Cell::with_detail(optional(e.and_then(|e| e.value)), detail(e.and_then(|e| e.interval())))
+        };
+        let first = [
+            Cell::from(run.name.clone()),
+            run.model.clone().unwrap_or_else(|| NONE.to_owned()).into(),
+            run.seed.map_or_else(|| NONE.to_owned(), |s| s.to_string()).into(),
+        ];
+        let last = Cell::from(optional(run.validation_loss));
+        table.push(first.into_iter().chain(shown.iter().map(score)).chain([last]));
+    }
+    table
+}
+
+/// Every pair with differences, intervals and p-values.
+#[must_use]
+pub fn pair_table(c: &Comparison) -> Table {
+    let caption = match &c.against {
+        Some(best) => format!("{best} against each other run: differences, first minus second"),
+        None => "Every pair: differences, first minus second".to_owned(),
+    };
+    let mut table = Table::new(
+        caption,
+        [
+            "First",
+            "Second",
+            ">Accuracy",
+            ">Right alone",
+            ">McNemar p",
+            ">p, Holm",
+            ">ROC-AUC",
+            ">DeLong",
+            ">DeLong p",
+            ">p, Holm",
+        ],
+    );
+    let p = |p: Option<f64>| p.map_or_else(|| NONE.to_owned(), |p| format!("{p:.4}"));
+    for pair in &c.pairs {
+        let difference = |d: Option<&Difference>| {
+            d.map_or_else(|| NONE.into(), |d| Cell::with_detail(fixed(d.value), detail(d.patients.or(d.images))))
+        };
+        let auc = pair.auc.as_ref();
+        table.push([
+            Cell::from(pair.first.clone()),
+            pair.second.clone().into(),
+            difference(Some(&pair.accuracy)),
+            format!("{} : {}", pair.mcnemar.first_only, pair.mcnemar.second_only).into(),
+            p(pair.accuracy.p).into(),
+            p(pair.accuracy.p_holm).into(),
+            difference(auc),
+            Cell::from(pair.delong.and_then(|d| d.interval).map_or_else(|| NONE.to_owned(), |i| i.to_string())),
+            p(auc.and_then(|d| d.p)).into(),
+            p(auc.and_then(|d| d.p_holm)).into(),
+        ]);
+    }
+    table
+}
+
+/// Groups of runs by their means, or `None` without groups.
+#[must_use]
+pub fn group_table(c: &Comparison) -> Option<Table> {
+    let caption = "Groups of runs: mean and spread; the interval is Student's, of the mean over trainings";
+    let mut table = Table::new(caption, ["Group", ">Runs", ">Accuracy", ">95 %", ">ROC-AUC", ">95 %"]);
+    for g in &c.groups {
+        let text = |m: Option<crate::stats::MeanStd>| {
+            m.map_or_else(
+                || NONE.to_owned(),
+                |m| m.std.map_or_else(|| fixed(m.mean), |std| format!("{:.4} ± {std:.4}", m.mean)),
+            )
+        };
+        let or = |i: Option<Interval>| i.map_or_else(|| NONE.to_owned(), |i| i.to_string());
+        table.push([
+            g.name.clone(),
+            g.accuracy.count.to_string(),
+            text(Some(g.accuracy)),
+            or(g.accuracy_interval),
+            text(g.auc),
+            or(g.auc_interval),
+        ]);
+    }
+    (!c.groups.is_empty()).then_some(table)
+}
+
+/// Points and intervals of one score, one line a run.
+fn score_forest(c: &Comparison, score: Score) -> Option<Figure> {
+    let title = format!("{score} of each run");
+    let mut numbers = Table::new(title.clone(), ["Run", ">Value", ">Over images", ">Over patients"]);
+    let mut rows = Vec::new();
+    for run in &c.runs {
+        let Some(e) = run.scores.iter().find(|e| e.score == score) else { continue };
+        let Some(value) = e.value else { continue };
+        let or = |i: Option<Interval>| i.map_or_else(|| NONE.to_owned(), |i| format!("{i:.4}"));
+        numbers.push([run.name.clone(), fixed(value), or(e.images), or(e.patients)]);
+        rows.push(forest_row(run.name.clone(), value, e.images, e.patients, c.against.as_ref() == Some(&run.name)));
+    }
+    let axis = Axis::new(format!("{score} on the {} images", c.split), Range::Share);
+    let plot = Forest { title, axis, rows, reference: None };
+    (!plot.rows.is_empty()).then(|| Figure {
+        plot: plot.draw(),
+        caption: "Solid: 95 % interval over images. Dashed: over patients, where they are known.".to_owned(),
+        numbers,
+    })
+}
+
+fn forest_row(
+    name: String,
+    value: f64,
+    images: Option<Interval>,
+    patients: Option<Interval>,
+    marked: bool,
+) -> ForestRow {
+    let ends = |i: Option<Interval>| i.map(|i| (i.low, i.high));
+    ForestRow { name, value, intervals: [ends(images), ends(patients)], marked }
+}
+
+/// Differences of one score, one line a pair.
+fn difference_forest(c: &Comparison, name: &str, of: fn(&Pair) -> Option<Difference>) -> Option<Figure> {
+    let title = format!("Difference of {name}");
+    let mut numbers = Table::new(title.clone(), ["Pair", ">Difference", ">Over images", ">Over patients", "Verdict"]);
+    let mut rows = Vec::new();
+    for pair in &c.pairs {
+        let Some(d) = of(pair) else { continue };
+        let label = format!("{} - {}", pair.first, pair.second);
+        let or = |i: Option<Interval>| i.map_or_else(|| NONE.to_owned(), |i| format!("{i:.4}"));
+        let verdict = match d.verdict {
+            Verdict::First => format!("{} is better", pair.first),
+            Verdict::Second => format!("{} is better", pair.second),
+            Verdict::NotToldApart => "not told apart".to_owned(),
+        };
+        numbers.push([label.clone(), fixed(d.value), or(d.images), or(d.patients), verdict]);
+        rows.push(forest_row(label, d.value, d.images, d.patients, d.verdict != Verdict::NotToldApart));
+    }
+    let axis = Axis::new(format!("{name}, first minus second"), Range::FromZero);
+    let plot = Forest { title, axis, rows, reference: Some(0.0) };
+    (!plot.rows.is_empty()).then(|| Figure {
+        plot: plot.draw(),
+        caption: "A diamond: the two can be told apart. The dotted line is no difference.".to_owned(),
+        numbers,
+    })
+}
+
+/// Everything on one page.
+#[must_use]
+pub fn compare_report(c: &Comparison) -> Report {
+    let mut report =
+        Report::new("Comparison of runs", format!("{} runs on the same {} {} images", c.runs.len(), c.images, c.split));
+    let mut verdicts = Section::new("Who beats whom");
+    for sentence in c.group_pairs.iter().flat_map(|g| &g.sentences).chain(c.pairs.iter().flat_map(|p| &p.sentences)) {
+        verdicts.paragraph(sentence.clone());
+    }
+    if verdicts.blocks.is_empty() {
+        verdicts.paragraph("One run alone beats nobody.");
+    }
+    verdicts.paragraph(
+        "Two runs are told apart when the p-value, corrected for the number of pairs (Holm), is below 0.05 and no bootstrap \
+         interval of the difference holds 0. Not told apart does not mean equal: the interval says how large a difference \
+         these images leave open.",
+    );
+    report.sections.push(verdicts);
+
+    let mut runs = Section::new("The runs");
+    runs.push(Block::Table(run_table(c)));
+    let figures: Vec<Figure> =
+        [Score::Accuracy, Score::RocAuc].into_iter().filter_map(|s| score_forest(c, s)).collect();
+    runs.push(Block::Figures(figures));
+    if let Some(table) = group_table(c) {
+        runs.push(Block::Table(table));
+        if let Some(table) = group_pair_table(c) {
+            runs.push(Block::Table(table));
+        }
+    }
+    for note in &c.notes {
+        runs.paragraph(format!("{note}."));
+    }
+    report.sections.push(runs);
+
+    if !c.pairs.is_empty() {
+        let mut pairs = Section::new("The differences");
+        let figures =
+            [difference_forest(c, "accuracy", |p| Some(p.accuracy)), difference_forest(c, "ROC-AUC", |p| p.auc)];
+        pairs.push(Block::Figures(figures.into_iter().flatten().collect()));
+        pairs.push(Block::Table(pair_table(c)));
+        pairs.paragraph(
+            "Accuracy: McNemar's exact test of the images that one run alone decides rightly. ROC-AUC: DeLong's test of two \
+             correlated areas. Both take images as independent. Intervals in brackets are paired percentile bootstraps of \
+             1,000 resamples, over patients where they are known.",
+        );
+        report.sections.push(pairs);
+    }
+    report
+}
+
+fn group_pair_table(c: &Comparison) -> Option<Table> {
+    let mut table = Table::new(
+        "Groups against each other (Welch's test of the means)",
+        ["First", "Second", ">Accuracy", ">p, Holm", ">ROC-AUC", ">p, Holm"],
+    );
+    let cell = |d: Option<MeanDifference>| {
+        d.map_or_else(|| NONE.into(), |d| Cell::with_detail(fixed(d.difference), d.interval.to_string()))
+    };
+    for g in &c.group_pairs {
+        table.push([
+            Cell::from(g.first.clone()),
+            g.second.clone().into(),
+            cell(g.accuracy),
+            optional(g.accuracy_p_holm).into(),
+            cell(g.auc),
+            optional(g.auc_p_holm).into(),
+        ]);
+    }
+    (!c.group_pairs.is_empty()).then_some(table)
+}

@@ -1,0 +1,487 @@
+//! Who really beats whom: runs measured on the same images, from the predictions in their folders.
+
+use std::path::{Path, PathBuf};
+
+use super::TrainError;
+use super::config::TrainConfig;
+use super::evaluate::right;
+use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
+use crate::data::shown;
+use crate::metrics::{Metrics, RankedScores};
+use crate::report::comparison::{Comparison, Difference, Group, GroupPair, LEVEL, Pair, RunRow, Verdict};
+use crate::stats::{
+    Interval, MeanDifference, RESAMPLES, Score, Scored, Units, bootstrap_many, delong, holm, mcnemar, mean_std,
+    paired_difference, t_interval, welch,
+};
+
+/// Up to so many runs, every pair is compared; of more, each with the best one on validation.
+pub const ALL_PAIRS: usize = 4;
+
+/// A run folder as a comparison sees it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its folder's name, or more of its path where two runs share it.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its settings, where they read.
+    pub config: Option<TrainConfig>,
+    /// What it said about each image.
+    pub predictions: Predictions,
+}
+
+/// A folder that was named: a run, or a group of runs of one setting.
+#[derive(Clone, Debug)]
+pub enum Named {
+    /// A folder with predictions.
+    Run(Box<Run>),
+    /// A folder that holds such folders.
+    Group(String, Vec<Run>),
+}
+
+impl Named {
+    /// Reads a run folder, or the run folders in a folder, in the order of their names.
+    ///
+    /// # Errors
+    /// There is no run, or its predictions do not read.
+    pub fn open(folder: &Path) -> Result<Self, TrainError> {
+        if folder.join(PREDICTIONS).is_file() {
+            return Ok(Self::Run(Box::new(Run::open(folder)?)));
+        }
+        let read = |e| TrainError::from(crate::fsio::FsError::new("read", folder, e));
+        let mut inner: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(read)? {
+            let path = entry.map_err(read)?.path();
+            if path.join(PREDICTIONS).is_file() {
+                inner.push(path);
+            }
+        }
+        if inner.is_empty() {
+            return Err(TrainError::NoPredictions { path: folder.to_owned() });
+        }
+        inner.sort();
+        Ok(Self::Group(name_of(folder), inner.iter().map(|f| Run::open(f)).collect::<Result<_, _>>()?))
+    }
+}
+
+fn name_of(folder: &Path) -> String {
+    folder.file_name().map_or_else(|| shown(folder), |n| shown(Path::new(n)))
+}
+
+impl Run {
+    fn open(folder: &Path) -> Result<Self, TrainError> {
+        let predictions = Predictions::read(&folder.join(PREDICTIONS))?;
+        let config = folder.join("config.toml");
+        let config = if config.is_file() { Some(TrainConfig::read(&config)?) } else { None };
+        Ok(Self { name: name_of(folder), folder: folder.to_owned(), config, predictions })
+    }
+}
+
+/// Compares what was named on one split. `all_pairs` compares every pair however many runs there are.
+///
+/// # Errors
+/// [`TrainError::NotComparable`] for runs of other classes or other images; metrics that do not exist.
+pub fn compare(named: Vec<Named>, split: &str, all_pairs: bool, seed: u32) -> Result<Comparison, TrainError> {
+    let mut members: Vec<(Option<String>, Run)> = Vec::new();
+    for n in named {
+        match n {
+            Named::Run(run) => members.push((None, *run)),
+            Named::Group(name, runs) => members.extend(runs.into_iter().map(|run| (Some(name.clone()), run))),
+        }
+    }
+    tell_apart(&mut members);
+    let sets = same_images(&members, split)?;
+    let Some(first) = sets.first() else {
+        return Err(TrainError::NotComparable("no run was named: give run folders".to_owned()));
+    };
+    let classes = members[0].1.predictions.classes.clone();
+    let units = first.units();
+    let mut rows = Vec::new();
+    for ((group, run), set) in members.iter().zip(&sets) {
+        rows.push(row(group.clone(), run, set, classes.len(), units.as_ref(), seed)?);
+    }
+    let alone: Vec<usize> = (0..members.len()).filter(|&i| members[i].0.is_none()).collect();
+    let mut notes = Vec::new();
+    let (chosen, against) = choose_pairs(&alone, &rows, &members, all_pairs, &mut notes);
+    let mut pairs: Vec<Pair> = Vec::new();
+    for (a, b) in chosen {
+        let names = [rows[a].name.clone(), rows[b].name.clone()];
+        pairs.push(pair(names, [sets[a], sets[b]], classes.len(), units.as_ref(), seed));
+    }
+    correct(&mut pairs);
+    let count = pairs.len();
+    pairs.iter_mut().for_each(|p| p.sentences = p.words(split, first.len(), count));
+    let groups = groups(&rows);
+    let group_pairs = group_pairs(&groups, &rows);
+    notes.push(match &units {
+        Some(units) => format!(
+            "{} images of {} patients; tests take images as independent, the intervals over patients do not",
+            first.len(),
+            units.len()
+        ),
+        None => format!("{} images, patients not known: images are taken as independent", first.len()),
+    });
+    Ok(Comparison {
+        split: split.to_owned(),
+        images: first.len(),
+        patients: units.as_ref().map(Units::len),
+        classes,
+        runs: rows,
+        pairs,
+        against: against.map(|i| members[i].1.name.clone()),
+        groups,
+        group_pairs,
+        notes,
+    })
+}
+
+/// Gives runs of the same folder name more of their path.
+fn tell_apart(members: &mut [(Option<String>, Run)]) {
+    let mut names: Vec<String> = members.iter().map(|(_, run)| run.name.clone()).collect();
+    names.sort_unstable();
+    for (group, run) in members.iter_mut() {
+        let twice = names.iter().filter(|n| **n == run.name).count() > 1;
+        match group {
+            Some(group) => run.name = format!("{group}/{}", run.name),
+            None if twice => run.name = shown(&run.folder),
+            None => {}
+        }
+    }
+}
+
+/// The split of each run, found to be the same images.
+fn same_images<'a>(members: &'a [(Option<String>, Run)], split: &str) -> Result<Vec<&'a SplitPredictions>, TrainError> {
+    let mut sets: Vec<&SplitPredictions> = Vec::new();
+    for (_, run) in members {
+        let set = run.predictions.split(split).ok_or_else(|| {
+            TrainError::NotComparable(format!("{} has no predictions of the {split} images", run.name))
+        })?;
+        if let (Some(first), Some((_, one))) = (sets.first(), members.first()) {
+            if one.predictions.classes != run.predictions.classes {
+                let (a, b) = (one.predictions.classes.join(", "), run.predictions.classes.join(", "));
+                let problem = format!("{} knows the classes {a}, {} {b}", one.name, run.name);
+                return Err(TrainError::NotComparable(problem));
+            }
+            if let Some(what) = first.differs(set) {
+                let problem = format!(
+                    "{} and {} were measured on other {split} images ({what}); compare runs on one set",
+                    one.name, run.name
+                );
+                return Err(TrainError::NotComparable(problem));
+            }
+        }
+        sets.push(set);
+    }
+    Ok(sets)
+}
+
+fn row(
+    group: Option<String>,
+    run: &Run,
+    set: &SplitPredictions,
+    classes: usize,
+    units: Option<&Units>,
+    seed: u32,
+) -> Result<RunRow, TrainError> {
+    let scored = Scored::new(&set.labels, &set.probabilities, classes)?;
+    let delong = match classes {
+        2 => delong(&set.positive(), &set.column(1, 2)).and_then(|d| d.interval()),
+        _ => None,
+    };
+    let validation_loss = match run.predictions.split("val") {
+        Some(val) => Some(Metrics::new(&val.labels, &val.probabilities, classes)?.log_loss),
+        None => None,
+    };
+    Ok(RunRow {
+        name: run.name.clone(),
+        group,
+        model: run.config.as_ref().map(|c| c.model.clone()),
+        seed: run.config.as_ref().map(|c| c.seed),
+        scores: scored.estimates(units, seed),
+        delong,
+        validation_loss,
+    })
+}
+
+/// Every pair of few runs; of many, each with the one that is best on validation.
+fn choose_pairs(
+    alone: &[usize],
+    rows: &[RunRow],
+    members: &[(Option<String>, Run)],
+    all_pairs: bool,
+    notes: &mut Vec<String>,
+) -> (Vec<(usize, usize)>, Option<usize>) {
+    if all_pairs || alone.len() <= ALL_PAIRS {
+        let pairs = alone.iter().enumerate().flat_map(|(k, &a)| alone[k + 1..].iter().map(move |&b| (a, b)));
+        return (pairs.collect(), None);
+    }
+    let validation = |i: usize| members[i].1.predictions.split("val");
+    let shared = alone.iter().all(|&i| match (validation(alone[0]), validation(i)) {
+        (Some(a), Some(b)) => a.differs(b).is_none(),
+        _ => false,
+    });
+    let loss = |i: &usize| rows[*i].validation_loss.unwrap_or(f64::INFINITY);
+    let best = match shared {
+        true => alone.iter().copied().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap_or(alone[0]),
+        false => {
+            notes.push(
+                "the runs have no validation images in common, so none is the best there: each is compared with the first"
+                    .to_owned(),
+            );
+            alone[0]
+        }
+    };
+    (alone.iter().filter(|&&i| i != best).map(|&i| (best, i)).collect(), Some(best))
+}
+
+fn pair(names: [String; 2], sets: [&SplitPredictions; 2], classes: usize, units: Option<&Units>, seed: u32) -> Pair {
+    let [a, b] = sets;
+    let rights = sets.map(|s| right(s, classes));
+    let only = |x: usize, y: usize| rights[x].iter().zip(&rights[y]).filter(|(x, y)| **x && !**y).count() as u64;
+    let test = mcnemar(only(0, 1), only(1, 0));
+    let delong = match classes {
+        2 => delong(&a.positive(), &a.column(1, 2)).and_then(|d| d.minus(&delong(&b.positive(), &b.column(1, 2))?)),
+        _ => None,
+    };
+    let ranked = sets.map(|s| one_against_rest(s, classes));
+    let differences = |images: &[u32]| {
+        let n = images.len().max(1) as f64;
+        let hits = |k: usize| images.iter().filter(|&&i| rights[k][i as usize]).count() as f64;
+        let auc = |k: usize| -> Option<f64> {
+            let each: Option<Vec<f64>> = ranked[k].iter().map(|r| r.roc_auc_of(images)).collect();
+            each.map(|e| e.iter().sum::<f64>() / e.len() as f64)
+        };
+        vec![Some((hits(0) - hits(1)) / n), auc(0).zip(auc(1)).map(|(a, b)| a - b)]
+    };
+    let all: Vec<u32> = (0..a.len() as u32).collect();
+    let values = differences(&all);
+    let by_image = bootstrap_many(&Units::images(a.len()), RESAMPLES, seed, differences);
+    let by_patient = units.map_or_else(Vec::new, |u| bootstrap_many(u, RESAMPLES, seed, differences));
+    let interval = |all: &[Option<Interval>], k: usize| all.get(k).copied().flatten();
+    let difference = |k: usize, p: Option<f64>| {
+        values[k].map(|value| Difference {
+            value,
+            images: interval(&by_image, k),
+            patients: interval(&by_patient, k),
+            p,
+            p_holm: None,
+            verdict: Verdict::NotToldApart,
+        })
+    };
+    let accuracy = Difference {
+        value: values[0].unwrap_or(0.0),
+        images: interval(&by_image, 0),
+        patients: interval(&by_patient, 0),
+        p: Some(test.exact_p),
+        p_holm: None,
+        verdict: Verdict::NotToldApart,
+    };
+    let [first, second] = names;
+    Pair {
+        first,
+        second,
+        accuracy,
+        mcnemar: test,
+        accuracy_wald: paired_difference(test.first_only, test.second_only, a.len() as u64).map(|d| d.1),
+        auc: difference(1, delong.and_then(|d| d.p)),
+        delong,
+        sentences: Vec::new(),
+    }
+}
+
+fn one_against_rest(set: &SplitPredictions, classes: usize) -> Vec<RankedScores> {
+    let ranked = |class: usize| {
+        let positive: Vec<bool> = set.labels.iter().map(|&l| l as usize == class).collect();
+        RankedScores::new(&positive, &set.column(class, classes))
+    };
+    if classes == 2 { vec![ranked(1)] } else { (0..classes).map(ranked).collect() }
+}
+
+/// Holm's correction over all pairs, for the accuracy and for the AUC apart, and the verdicts.
+fn correct(pairs: &mut [Pair]) {
+    let p: Vec<f64> = pairs.iter().map(|p| p.accuracy.p.unwrap_or(f64::NAN)).collect();
+    for (pair, p) in pairs.iter_mut().zip(holm(&p)) {
+        judge(&mut pair.accuracy, p);
+    }
+    let p: Vec<f64> = pairs.iter().map(|p| p.auc.and_then(|d| d.p).unwrap_or(f64::NAN)).collect();
+    for (pair, p) in pairs.iter_mut().zip(holm(&p)) {
+        if let Some(auc) = &mut pair.auc {
+            judge(auc, p);
+        }
+    }
+}
+
+fn judge(d: &mut Difference, p: f64) {
+    d.p_holm = (!p.is_nan()).then_some(p);
+    // Without a test (three classes and more) the intervals decide alone.
+    let tested = d.p_holm.map_or(d.p.is_none(), |p| p < LEVEL);
+    let intervals = [d.images, d.patients];
+    let clear = intervals.iter().flatten().all(|i| !i.contains(0.0)) && intervals.iter().any(Option::is_some);
+    if tested && clear {
+        d.verdict = if d.value > 0.0 { Verdict::First } else { Verdict::Second };
+    }
+}
+
+fn values(rows: &[RunRow], group: &str, score: Score) -> Option<Vec<f64>> {
+    rows.iter().filter(|r| r.group.as_deref() == Some(group)).map(|r| r.value(score)).collect()
+}
+
+fn groups(rows: &[RunRow]) -> Vec<Group> {
+    let mut names: Vec<&String> = rows.iter().filter_map(|r| r.group.as_ref()).collect();
+    names.dedup();
+    let of = |name: &&String| {
+        let accuracy = values(rows, name, Score::Accuracy)?;
+        let auc = values(rows, name, Score::RocAuc);
+        Some(Group {
+            name: (*name).clone(),
+            accuracy: mean_std(&accuracy)?,
+            accuracy_interval: t_interval(&accuracy),
+            auc: auc.as_ref().and_then(|v| mean_std(v)),
+            auc_interval: auc.and_then(|v| t_interval(&v)),
+        })
+    };
+    names.iter().filter_map(of).collect()
+}
+
+fn group_pairs(groups: &[Group], rows: &[RunRow]) -> Vec<GroupPair> {
+    let mut pairs: Vec<GroupPair> = Vec::new();
+    for (k, a) in groups.iter().enumerate() {
+        for b in &groups[k + 1..] {
+            let test = |score| welch(&values(rows, &a.name, score)?, &values(rows, &b.name, score)?);
+            pairs.push(GroupPair {
+                first: a.name.clone(),
+                second: b.name.clone(),
+                accuracy: test(Score::Accuracy),
+                accuracy_p_holm: None,
+                auc: test(Score::RocAuc),
+                auc_p_holm: None,
+                sentences: Vec::new(),
+            });
+        }
+    }
+    let adjusted = |f: fn(&GroupPair) -> Option<MeanDifference>| {
+        let p: Vec<f64> = pairs.iter().map(|g| f(g).map_or(f64::NAN, |d| d.p)).collect();
+        holm(&p)
+    };
+    let (accuracy, auc) = (adjusted(|g| g.accuracy), adjusted(|g| g.auc));
+    let count = pairs.len();
+    for (k, pair) in pairs.iter_mut().enumerate() {
+        pair.accuracy_p_holm = Some(accuracy[k]).filter(|p| !p.is_nan());
+        pair.auc_p_holm = Some(auc[k]).filter(|p| !p.is_nan());
+        pair.sentences = pair.words(count);
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::two_columns;
+    use crate::rng::{Rng, Stream};
+
+    /// A run of so much skill; all are measured on the same 300 images of 100 patients.
+    fn run(name: &str, skill: f64, seed: u32) -> Run {
+        let set = |split: &str, n: u32| {
+            let labels: Vec<u32> = (0..n).map(|i| u32::from(i % 3 != 0)).collect();
+            let mut own = Rng::new(seed, n, Stream::Sample as u32);
+            let mut shared = Rng::new(99, n, Stream::Sample as u32);
+            let p: Vec<f64> = labels
+                .iter()
+                .map(|&l| {
+                    let noise = f64::from(shared.normal()) + 0.5 * f64::from(own.normal());
+                    1.0 / (1.0 + (-(skill * (2.0 * f64::from(l) - 1.0) + noise)).exp())
+                })
+                .collect();
+            SplitPredictions {
+                split: split.to_owned(),
+                images: (0..n).map(|i| format!("{split}/{i}")).collect(),
+                patients: (0..n).map(|i| format!("p{}", i / 3)).collect(),
+                labels,
+                probabilities: two_columns(&p),
+            }
+        };
+        let predictions = Predictions {
+            classes: vec!["NORMAL".to_owned(), "PNEUMONIA".to_owned()],
+            splits: vec![set("val", 60), set("test", 300)],
+        };
+        Run { name: name.to_owned(), folder: PathBuf::from(name), config: None, predictions }
+    }
+
+    fn named(name: &str, skill: f64, seed: u32) -> Named {
+        Named::Run(Box::new(run(name, skill, seed)))
+    }
+
+    #[test]
+    fn a_better_run_is_found_and_equal_ones_are_not_told_apart() {
+        let c = compare(vec![named("good", 2.0, 1), named("poor", 0.3, 2), named("also", 2.0, 3)], "test", false, 5)
+            .unwrap();
+        assert_eq!((c.images, c.patients, c.pairs.len()), (300, Some(100), 3));
+        let verdicts: Vec<Verdict> = c.pairs.iter().map(|p| p.accuracy.verdict).collect();
+        assert_eq!(verdicts, [Verdict::First, Verdict::NotToldApart, Verdict::Second]);
+        let auc: Vec<Verdict> = c.pairs.iter().map(|p| p.auc.unwrap().verdict).collect();
+        assert_eq!(auc, verdicts);
+        let (told, not) = (&c.pairs[2].sentences[0], &c.pairs[1].sentences[0]);
+        assert!(told.starts_with("also has the better accuracy, poor the worse: difference "), "{told}");
+        assert!(told.contains("Holm over 3 pairs") && told.contains("p < 0.001"), "{told}");
+        assert!(not.starts_with("good and also cannot be told apart by accuracy on these 300 test images"), "{not}");
+        for pair in &c.pairs {
+            let (d, holm) = (pair.accuracy.p.unwrap(), pair.accuracy.p_holm.unwrap());
+            assert!(holm >= d && pair.accuracy.images.unwrap().contains(pair.accuracy.value));
+            let d = pair.delong.unwrap();
+            assert!((d.difference - pair.auc.unwrap().value).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn many_runs_are_held_against_the_best_on_validation() {
+        let runs = |n: u32| (0..n).map(|k| named(&format!("r{k}"), 0.5 + 0.4 * f64::from(k % 4), k)).collect();
+        let c = compare(runs(6), "test", false, 1).unwrap();
+        let best = c.runs.iter().min_by(|a, b| a.validation_loss.unwrap().total_cmp(&b.validation_loss.unwrap()));
+        assert_eq!((c.against.as_ref(), c.pairs.len()), (best.map(|r| &r.name), 5));
+        assert_eq!(compare(runs(6), "test", true, 1).unwrap().pairs.len(), 15);
+    }
+
+    #[test]
+    fn other_images_are_refused() {
+        let mut other = run("b", 1.0, 2);
+        other.predictions.splits[1].images[7] = "test/new".to_owned();
+        let error = compare(vec![named("a", 1.0, 1), Named::Run(Box::new(other.clone()))], "test", false, 1);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("a and b were measured on other test images (test/7 against test/new)"), "{error}");
+        let error =
+            compare(vec![Named::Run(Box::new(other.clone()))], "official_val", false, 1).unwrap_err().to_string();
+        assert!(error.contains("b has no predictions of the official_val images"), "{error}");
+        other.predictions.classes[0] = "COVID".to_owned();
+        let error = compare(vec![named("a", 1.0, 1), Named::Run(Box::new(other))], "test", false, 1);
+        assert!(error.unwrap_err().to_string().contains("knows the classes"));
+        assert!(compare(Vec::new(), "test", false, 1).is_err());
+    }
+
+    #[test]
+    fn groups_are_compared_by_their_means() {
+        let group = |name: &str, skill: f64, from: u32| {
+            Named::Group(name.to_owned(), (0..4).map(|k| run(&format!("seed{k}"), skill, from + k)).collect())
+        };
+        let c = compare(vec![group("deep", 1.8, 10), group("flat", 0.4, 20), group("twin", 0.4, 30)], "test", false, 1)
+            .unwrap();
+        assert_eq!((c.runs.len(), c.pairs.len(), c.groups.len(), c.group_pairs.len()), (12, 0, 3, 3));
+        assert!(c.runs[0].name == "deep/seed0" && c.groups[0].accuracy.count == 4);
+        let words = &c.group_pairs[0].sentences;
+        assert!(
+            words[0].starts_with("over its runs deep has the better mean accuracy (points) than flat"),
+            "{words:?}"
+        );
+        assert!(c.group_pairs[2].sentences[0].contains("cannot be told apart"), "{:?}", c.group_pairs[2].sentences);
+    }
+
+    #[test]
+    fn a_run_against_itself_is_a_tie() {
+        let c = compare(vec![named("a", 1.0, 1), named("a", 1.0, 1)], "test", false, 1).unwrap();
+        let pair = &c.pairs[0];
+        assert_eq!(
+            (pair.accuracy.value, pair.mcnemar.exact_p, pair.accuracy.verdict),
+            (0.0, 1.0, Verdict::NotToldApart)
+        );
+        assert_eq!(pair.sentences[1], "a and a rank these images alike.");
+    }
+}
