@@ -5,12 +5,16 @@ pub mod config;
 mod error;
 pub mod fit;
 pub mod infer;
+pub mod overrides;
 pub mod profile;
 pub mod run;
+pub mod setting;
 pub mod step;
 pub mod study;
 
 pub use config::{ClassWeights, TrainConfig};
 pub use error::TrainError;
 pub use fit::{Event, Fit, Outcome, Start};
+pub use overrides::Override;
 pub use profile::Profile;
+pub use setting::SettingError;
