@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Context, Failure};
 use crate::data::{Dataset, LoadOptions, Source, Splits};
-use crate::train::{Event, Override, TrainConfig, overrides};
+use crate::train::{Event, Override, TrainConfig, TrainError, overrides};
 
 /// The line under every result.
 pub const NOTICE: &str = "Software for study, not a medical device.";
@@ -24,7 +24,7 @@ pub fn source(data: &str) -> Result<Source, Failure> {
 /// # Errors
 /// A key that there is not, with the nearest one, or a value of the wrong kind.
 pub fn set(config: &TrainConfig, settings: &[Override]) -> Result<TrainConfig, Failure> {
-    overrides::apply(config, settings).map_err(|e| Failure::Message(format!("--set: {e}")))
+    Ok(overrides::apply(config, settings).map_err(|e| TrainError::from(e).at("--set"))?)
 }
 
 /// How a command loads what a config names.

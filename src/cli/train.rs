@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::format::{giga, seconds};
-use super::{Context, Failure, loading};
+use super::{Context, Failure, interrupt, loading};
 use crate::data::{Splits, load};
 use crate::optim::OptimizerKind;
 use crate::report::data::RunSummary;
@@ -160,8 +160,10 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let data = load(&loading::source(&config.data)?, &options)?;
     loading::say_notes(&data, cx);
     let mut progress = loading::Progress::new(cx, config.epochs, "");
-    let (summary, profile) = run::train(&config, data, executor, &place, &mut |event| progress.tell(event))?;
+    let stop = interrupt::flag(cx, "after this epoch")?;
+    let trained = run::train_until(&config, data, executor, &place, Some(stop), &mut |event| progress.tell(event));
     progress.end();
+    let (summary, profile) = trained?;
     let mut plain = summary.clone();
     plain.samples.clear();
     let positive = summary.data.class_name(1);

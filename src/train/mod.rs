@@ -8,7 +8,9 @@ pub mod infer;
 pub mod overrides;
 pub mod profile;
 pub mod run;
+pub mod search;
 pub mod setting;
+mod shared;
 pub mod step;
 pub mod study;
 
@@ -18,3 +20,4 @@ pub use fit::{Event, Fit, Outcome, Start};
 pub use overrides::Override;
 pub use profile::Profile;
 pub use setting::SettingError;
+pub use shared::Shared;

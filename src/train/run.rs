@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::TrainError;
 use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
-use super::fit::{Event, Fit, Outcome};
+use super::fit::{Event, Fit, Outcome, StopAt};
 use super::profile::Profile;
 use crate::data::{Dataset, Images};
 use crate::exec::Executor;
@@ -70,12 +72,33 @@ pub fn train(
     place: &Place<'_>,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<(RunSummary, Option<Profile>), TrainError> {
+    train_until(config, data, executor, place, None, events)
+}
+
+/// Raised to have a run stop.
+pub type StopFlag = Arc<AtomicBool>;
+
+/// As [`train`]; once `stop` is raised, the run ends after the epoch and its checkpoint.
+///
+/// # Errors
+/// As [`train`], and [`TrainError::Interrupted`].
+pub fn train_until(
+    config: &TrainConfig,
+    data: Dataset,
+    executor: Box<dyn Executor>,
+    place: &Place<'_>,
+    stop: Option<StopFlag>,
+    events: &mut dyn FnMut(Event<'_>),
+) -> Result<(RunSummary, Option<Profile>), TrainError> {
     place.check()?;
     let info = data_info(&data);
     let mut fit = Fit::new(config, data, executor)?;
     let saved = place.folder.join("config.toml");
     if place.resume {
         TrainConfig::read(&saved)?.allows(fit.config())?;
+    }
+    if let Some(stop) = stop {
+        fit.stop_when(stop, StopAt::Epoch);
     }
     let start = fit.start(place.resume.then_some(place.folder))?;
     if place.profile {

@@ -8,6 +8,7 @@
 mod axis;
 mod line;
 mod matrix;
+mod parallel;
 mod roofline;
 
 use std::fmt::Write as _;
@@ -15,6 +16,7 @@ use std::fmt::Write as _;
 pub use axis::{Axis, Range};
 pub use line::{LineChart, Series};
 pub use matrix::confusion_plot;
+pub use parallel::{Coordinate, ParallelPlot, Trace};
 pub use roofline::{Roofline, RooflinePoint};
 
 /// The style of every plot, light and dark. A page that shows plots inline needs it once.
