@@ -50,6 +50,8 @@ pub enum Stream {
     Bootstrap = 0x5000,
     /// Random inputs of checks and benchmarks.
     Sample = 0x6000,
+    /// The draws of a random search.
+    Search = 0x9000,
     /// Dropout masks; the layer's number is added.
     Dropout = 0x0001_0000,
 }

@@ -192,7 +192,7 @@ fn config_files_that_do_not_read() {
     let lab = Lab::new();
     let cases: [(&str, &[&str]); 9] = [
         ("model = cnn1\"", &["settings.toml", "line 1"]),
-        ("lr = 0.1\nmodle = \"cnn1\"", &["settings.toml", "line 2", "unknown field `modle`", "`model`"]),
+        ("lr = 0.1\nmodle = \"cnn1\"", &["settings.toml", "line 2", "unknown setting `modle`: did you mean `model`?"]),
         ("batch = \"x\"", &["line 1", "expected usize"]),
         ("batch = -3", &["line 1", "-3"]),
         ("optimizer = { name = \"adam\", betas = [2.0, 0.9] }", &["betas[0] is 2"]),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::device::{self, DeviceChoice, Kept, Opened};
 use super::{Failure, Global};
 use crate::data::{CachePolicy, one_line};
+use crate::exec::{ExecError, Executor};
 
 /// The global options and the output.
 #[derive(Clone, Debug)]
@@ -56,6 +57,18 @@ impl Context {
             if self.json { note(&line) } else { print(&format!("{line}\n"))? }
         }
         Ok(opened)
+    }
+
+    /// Another device like the one that [`Context::open`] named, without a word about it.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn quiet_open(&self, choice: DeviceChoice) -> Result<Box<dyn Executor>, ExecError> {
+        let mut opened = device::open_device_with(choice, &self.kept())?;
+        if let Some(gpu) = opened.device.gpu_mut() {
+            gpu.set_fusion(!self.no_fuse);
+        }
+        Ok(opened.device.into_executor())
     }
 
     /// A result: `text` for people, or `document` with `--json`. A command calls it once, at its end.

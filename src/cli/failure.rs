@@ -9,6 +9,7 @@ use crate::metrics::MetricsError;
 use crate::nn::ModelError;
 use crate::shape::ShapeError;
 use crate::train::TrainError;
+use crate::train::search::SearchError;
 
 /// A command failed; what is printed is one line.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum Failure {
     /// Training, evaluation or prediction.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// A search.
+    #[error(transparent)]
+    Search(#[from] SearchError),
     /// Figures that cannot be computed.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -46,6 +50,17 @@ pub enum Failure {
     /// Anything else, in words.
     #[error("{0}")]
     Message(String),
+}
+
+impl Failure {
+    /// Whether the command was asked to stop, by Ctrl-C or a signal.
+    pub(super) fn is_interruption(&self) -> bool {
+        matches!(
+            self,
+            Self::Train(TrainError::Interrupted { .. })
+                | Self::Search(SearchError::Interrupted { .. } | SearchError::RefitInterrupted)
+        )
+    }
 }
 
 impl From<CheckError> for Failure {

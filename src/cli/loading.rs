@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Context, Failure};
 use crate::data::{Dataset, LoadOptions, Source, Splits};
-use crate::train::{Event, TrainConfig};
+use crate::train::{Event, Override, TrainConfig, TrainError, overrides};
 
 /// The line under every result.
 pub const NOTICE: &str = "Software for study, not a medical device.";
@@ -19,6 +19,14 @@ pub fn source(data: &str) -> Result<Source, Failure> {
     Ok(Source::parse(data)?)
 }
 
+/// A config with the settings of the command line laid over it.
+///
+/// # Errors
+/// A key that there is not, with the nearest one, or a value of the wrong kind.
+pub fn set(config: &TrainConfig, settings: &[Override]) -> Result<TrainConfig, Failure> {
+    Ok(overrides::apply(config, settings).map_err(|e| TrainError::from(e).at("--set"))?)
+}
+
 /// How a command loads what a config names.
 #[must_use]
 pub fn options(config: &TrainConfig, splits: Splits, cx: &Context) -> LoadOptions {
@@ -28,7 +36,7 @@ pub fn options(config: &TrainConfig, splits: Splits, cx: &Context) -> LoadOption
         splits,
         val_fraction: config.val_fraction,
         fold: config.fold,
-        seed: config.seed,
+        seed: config.split_seed.unwrap_or(config.seed),
         strict: config.strict,
         progress: Some(super::progress::loading(cx)),
         ..LoadOptions::default()

@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand.
 //!
-//! What every command keeps to: exit status 0, 1 (failed: one line on stderr that says what, where and what to do) or 2
-//! (wrong usage); with `--json` exactly one JSON document on stdout and everything else on stderr; the first line of a
+//! What every command keeps to: exit status 0, 1 (failed: one line on stderr that says what, where and what to do), 2
+//! (wrong usage) or 130 (interrupted, with a line that says how to go on); with `--json` exactly one JSON document on stdout and everything else on stderr; the first line of a
 //! command that computes says which device runs and why.
 //!
 //! A new command is a file with `Args` (a `clap::Args` with an example in `after_help`) and
@@ -24,9 +24,11 @@ mod folds;
 mod format;
 mod gradcheck;
 mod graph;
+mod interrupt;
 mod loading;
 mod predict;
 mod progress;
+mod search;
 mod size;
 mod study;
 mod train;
@@ -84,6 +86,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Give the probabilities of single images
     Predict(predict::PredictArgs),
+    /// Search for good settings: grids, random draws, successive halving
+    Search(Box<search::SearchArgs>),
     /// Compare networks on the same images
     #[command(subcommand, after_help = "Example:\n  radiograd study depth")]
     Study(study::StudyCommand),
@@ -108,6 +112,7 @@ impl Command {
             Self::Eval(args) => eval::run(&args, cx),
             Self::Compare(args) => compare::run(&args, cx),
             Self::Predict(args) => predict::run(&args, cx),
+            Self::Search(args) => search::run(&args, cx),
             Self::Study(command) => study::run(&command, cx),
             Self::Devices(args) => devices::run(args, cx),
             Self::Data(args) => data::run(args, cx),
@@ -145,7 +150,7 @@ where
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(failure) => {
             context::complain(&failure);
-            ExitCode::FAILURE
+            if failure.is_interruption() { ExitCode::from(interrupt::STATUS) } else { ExitCode::FAILURE }
         }
     }
 }

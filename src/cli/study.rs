@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Context, Failure, loading};
 use crate::data::{Splits, load};
 use crate::report::{seed_table, study_table};
-use crate::train::{ClassWeights, TrainConfig, study};
+use crate::train::{ClassWeights, Override, TrainConfig, study};
 
 /// Comparisons of several networks on the same images.
 #[derive(Subcommand, Debug)]
@@ -41,6 +41,9 @@ pub struct DepthArgs {
     /// Seeds: each network is trained so many times
     #[arg(long, default_value_t = 1)]
     pub seeds: u32,
+    /// Any other setting of a training, by its key: --set optimizer.weight_decay=0.1
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<Override>,
     /// Folder for report.html, study.json and plots; a new one below `runs` where none is named
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -73,6 +76,10 @@ fn depth(args: &DepthArgs, cx: &Context) -> Result<(), Failure> {
         class_weights: ClassWeights::None,
         ..TrainConfig::default()
     };
+    if args.set.iter().any(|s| s.key == "model") {
+        return Err(Failure::Message(format!("--set model: the study trains {}", study::NETWORKS.join(", "))));
+    }
+    let config = loading::set(&config, &args.set)?;
     config.validate()?;
     for network in study::NETWORKS {
         config.check_network(network)?;

@@ -6,15 +6,15 @@ use clap::Args;
 use serde::Serialize;
 
 use super::format::{giga, seconds};
-use super::{Context, Failure, loading};
+use super::{Context, Failure, interrupt, loading};
 use crate::data::{Splits, load};
-use crate::optim::{OptimizerKind, Schedule};
+use crate::optim::OptimizerKind;
 use crate::report::data::RunSummary;
 use crate::report::split_table;
 use crate::report::table::Table;
 use crate::train::profile::ProfileSummary;
 use crate::train::run::{self, Place};
-use crate::train::{ClassWeights, TrainConfig};
+use crate::train::{Override, TrainConfig};
 
 /// Trains a network into a run folder.
 #[derive(Args, Debug)]
@@ -64,6 +64,9 @@ pub struct TrainArgs {
     /// Stop after so many epochs without a better validation loss; 0: never
     #[arg(long)]
     pub patience: Option<u32>,
+    /// Any setting of the config file, by its key: --set optimizer.weight_decay=0.1; wins over file and options
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<Override>,
     /// Fail on an unreadable image instead of leaving it out
     #[arg(long)]
     pub strict: bool,
@@ -90,63 +93,53 @@ struct Report {
 impl TrainArgs {
     fn config(&self, seed: Option<u32>) -> Result<TrainConfig, Failure> {
         let resumed = self.out.as_ref().map(|out| out.join("config.toml")).filter(|_| self.resume);
-        let mut c = match &self.config {
+        let c = match &self.config {
             Some(path) => TrainConfig::read(path)?,
             None => match resumed {
                 Some(path) if path.is_file() => TrainConfig::read(&path)?,
                 _ => TrainConfig::default(),
             },
         };
-        fn put<T: Clone>(to: &mut T, from: &Option<T>) {
-            if let Some(value) = from {
-                to.clone_from(value);
-            }
-        }
-        put(&mut c.data, &self.data);
-        put(&mut c.model, &self.model);
-        put(&mut c.size, &self.size);
-        put(&mut c.channels, &self.channels);
-        put(&mut c.epochs, &self.epochs);
-        put(&mut c.batch, &self.batch);
-        put(&mut c.lr, &self.lr);
-        put(&mut c.optimizer, &self.optimizer);
-        put(&mut c.label_smoothing, &self.label_smoothing);
-        put(&mut c.val_fraction, &self.val_fraction);
-        put(&mut c.patience, &self.patience);
-        put(&mut c.seed, &seed);
-        c.strict |= self.strict;
+        // Options are settings too; --set comes last, so that it wins over both.
+        let mut sets = Vec::new();
+        put(&mut sets, "data", &self.data)?;
+        put(&mut sets, "model", &self.model)?;
+        put(&mut sets, "size", &self.size)?;
+        put(&mut sets, "channels", &self.channels)?;
+        put(&mut sets, "epochs", &self.epochs)?;
+        put(&mut sets, "batch", &self.batch)?;
+        put(&mut sets, "lr", &self.lr)?;
+        put(&mut sets, "optimizer", &self.optimizer)?;
+        put(&mut sets, "label_smoothing", &self.label_smoothing)?;
+        put(&mut sets, "val_fraction", &self.val_fraction)?;
+        put(&mut sets, "patience", &self.patience)?;
+        put(&mut sets, "seed", &seed)?;
+        put(&mut sets, "strict", &self.strict.then_some(true))?;
         match self.class_weights.as_deref() {
-            None => {}
-            Some("none") => c.class_weights = ClassWeights::None,
-            Some("balanced") => c.class_weights = ClassWeights::Balanced,
-            Some(other) => return Err(Failure::Message(format!("--class-weights {other}: is none or balanced"))),
+            Some(other) if !["none", "balanced"].contains(&other) => {
+                return Err(Failure::Message(format!("--class-weights {other}: is none or balanced")));
+            }
+            _ => put(&mut sets, "class_weights", &self.class_weights)?,
         }
         match self.schedule.as_deref() {
-            None => {}
-            Some("cosine") => c.schedule = None,
-            Some("constant") => c.schedule = Some(Schedule::Constant {}),
-            Some(name @ ("one_cycle" | "plateau")) => {
-                // JSON, through which the defaults come, has no NaN: a wrong rate is refused by its name before.
-                c.validate()?;
-                c.schedule = Some(named(name, &c)?);
-            }
-            Some(other) => {
+            Some(other) if !["cosine", "constant", "one_cycle", "plateau"].contains(&other) => {
                 let known = "cosine, constant, one_cycle or plateau; others go into the config file";
                 return Err(Failure::Message(format!("--schedule {other}: is {known}")));
             }
+            _ => put(&mut sets, "schedule", &self.schedule)?,
         }
-        Ok(c)
+        sets.extend(self.set.iter().cloned());
+        loading::set(&c, &sets)
     }
 }
 
-/// A schedule with PyTorch's defaults.
-fn named(name: &str, c: &TrainConfig) -> Result<Schedule, Failure> {
-    let value = match name {
-        // One cycle needs the number of steps, which the loop fills in where it is 0.
-        "one_cycle" => serde_json::json!({ "name": "one_cycle", "max_lr": c.lr, "total_steps": 0 }),
-        _ => serde_json::json!({ "name": "reduce_on_plateau" }),
-    };
-    serde_json::from_value(value).map_err(|e| Failure::Message(format!("--schedule {name}: {e}")))
+/// An option as a setting, where it was given.
+fn put<T: Serialize>(to: &mut Vec<Override>, key: &str, value: &Option<T>) -> Result<(), Failure> {
+    if let Some(value) = value {
+        let value = toml::Value::try_from(value).map_err(|e| Failure::Message(format!("{key}: {e}")))?;
+        to.push(Override::new(key, value));
+    }
+    Ok(())
 }
 
 /// Runs the command.
@@ -167,8 +160,10 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let data = load(&loading::source(&config.data)?, &options)?;
     loading::say_notes(&data, cx);
     let mut progress = loading::Progress::new(cx, config.epochs, "");
-    let (summary, profile) = run::train(&config, data, executor, &place, &mut |event| progress.tell(event))?;
+    let stop = interrupt::flag(cx, "after this epoch")?;
+    let trained = run::train_until(&config, data, executor, &place, Some(stop), &mut |event| progress.tell(event));
     progress.end();
+    let (summary, profile) = trained?;
     let mut plain = summary.clone();
     plain.samples.clear();
     let positive = summary.data.class_name(1);

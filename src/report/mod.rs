@@ -13,6 +13,7 @@ pub mod image;
 mod parts;
 pub mod plot;
 mod run;
+pub mod search;
 mod study;
 pub mod table;
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
+use super::setting::TomlFile;
+use super::{TrainError, overrides};
 use crate::data::{Fold, Images};
-use crate::fsio;
 use crate::nn::{Network, plan::Plan};
 use crate::optim::{OptimizerKind, Schedule};
 
@@ -44,6 +44,8 @@ pub struct TrainConfig {
     pub lr: f64,
     /// The seed of weights, order, dropout and split.
     pub seed: u32,
+    /// The seed of the split (and of the phantom images) where it is to differ from `seed`: repetitions that see the same split.
+    pub split_seed: Option<u32>,
     /// Share of the training images that is held out, by patient.
     pub val_fraction: f64,
     /// Epochs without a better validation loss after which the run ends; 0: never.
@@ -77,6 +79,7 @@ impl Default for TrainConfig {
             batch: 32,
             lr: 1e-3,
             seed: 0,
+            split_seed: None,
             val_fraction: 0.15,
             patience: 0,
             label_smoothing: 0.0,
@@ -95,15 +98,10 @@ impl TrainConfig {
     /// Reads a TOML file; settings that it does not name keep their defaults.
     ///
     /// # Errors
-    /// [`TrainError::Config`] names the file and the key, an unknown one included.
+    /// [`TrainError::Config`] names the file, the line and the key; for an unknown one the nearest that there is.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let fail = |problem: String| TrainError::Config { path: path.to_owned(), problem };
-        let text = String::from_utf8(fsio::read(path)?).map_err(|_| fail("is no text".to_owned()))?;
-        toml::from_str(&text).map_err(|e| {
-            let before = e.span().map_or(0, |s| s.start.min(text.len()));
-            let line = text.bytes().take(before).filter(|&b| b == b'\n').count() + 1;
-            fail(format!("line {line}: {}", e.message().split_whitespace().collect::<Vec<_>>().join(" ")))
-        })
+        let file = TomlFile::read(path)?;
+        overrides::resolve(file.table.clone()).map_err(|e| file.error(&[], &e))
     }
 
     /// The settings as TOML.
@@ -242,7 +240,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "lr = 0.1\n\nmodle = \"cnn1\"\n").unwrap();
         let error = TrainConfig::read(file.path()).unwrap_err().to_string();
-        assert!(error.contains("line 3: unknown field `modle`"), "{error}");
+        assert!(error.contains("line 3: unknown setting `modle`: did you mean `model`?"), "{error}");
     }
 
     #[test]

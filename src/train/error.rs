@@ -102,6 +102,21 @@ pub enum TrainError {
     /// A temperature that cannot be fitted.
     #[error(transparent)]
     Temperature(#[from] crate::stats::TemperatureError),
+    /// A setting that does not read, or that there is not.
+    #[error("{place}{error}")]
+    Key {
+        /// Where it was given, with a colon; empty where that goes without saying.
+        place: String,
+        /// What is wrong.
+        #[source]
+        error: super::SettingError,
+    },
+    /// Asked to stop.
+    #[error("stopped after epoch {epoch}, whose checkpoint is kept: the same command with --resume goes on")]
+    Interrupted {
+        /// Finished epochs.
+        epoch: u32,
+    },
     /// NaN or infinity.
     #[error(
         "the {what} became NaN or infinite in epoch {epoch}, step {step}: try a lower --lr; the best weights so far are kept"
@@ -116,7 +131,21 @@ pub enum TrainError {
     },
 }
 
+impl From<super::SettingError> for TrainError {
+    fn from(error: super::SettingError) -> Self {
+        Self::Key { place: String::new(), error }
+    }
+}
+
 impl TrainError {
+    /// Says where a setting was given.
+    pub(crate) fn at(self, place: &str) -> Self {
+        match self {
+            Self::Key { error, .. } => Self::Key { place: format!("{place}: "), error },
+            other => other,
+        }
+    }
+
     pub(crate) fn setting(setting: &'static str, problem: impl Into<String>) -> Self {
         Self::Setting { setting, problem: problem.into() }
     }

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::TrainError;
 use super::checkpoint::{self, BEST, EpochRowNoTime, LAST, LoopState};
 use super::config::TrainConfig;
 use super::profile::Profile;
+use super::shared::Shared;
 use super::step::{
     DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots, probabilities,
 };
-use crate::data::{Dataset, Images, epoch_order};
+use crate::data::{Images, epoch_order};
 use crate::exec::{Executor, Program};
 use crate::graph::VarView;
 use crate::nn::{Head, Model};
@@ -64,12 +67,22 @@ pub struct Fit {
     program: Program,
     slots: Vec<(String, VarView)>,
     evals: Vec<(&'static str, EvalPass, Program)>,
-    train: Images,
-    others: Vec<(&'static str, Images)>,
+    train: Arc<Images>,
+    others: Vec<(&'static str, Arc<Images>)>,
     steps: usize,
     content_hash: String,
     metadata: BTreeMap<String, String>,
     profile: Option<Profile>,
+    stop: Option<(Arc<AtomicBool>, StopAt)>,
+}
+
+/// Where a loop that is asked to stop does so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopAt {
+    /// At the next step.
+    Step,
+    /// After the epoch and its checkpoint.
+    Epoch,
 }
 
 /// Where a loop begins: see [`Fit::start`].
@@ -99,7 +112,12 @@ impl Fit {
     ///
     /// # Errors
     /// Settings out of range, a network that does not fit, a device without room.
-    pub fn new(config: &TrainConfig, mut data: Dataset, mut executor: Box<dyn Executor>) -> Result<Self, TrainError> {
+    pub fn new(
+        config: &TrainConfig,
+        data: impl Into<Shared>,
+        mut executor: Box<dyn Executor>,
+    ) -> Result<Self, TrainError> {
+        let mut data: Shared = data.into();
         let mut config = config.clone();
         config.validate()?;
         let train = data.train.take().ok_or_else(|| TrainError::setting("data", "has no training images"))?;
@@ -110,7 +128,7 @@ impl Fit {
         config.resolve(&train);
         let classes = data.classes.len();
         let model = Model::new(&config.model, [config.channels, config.size, config.size], classes)?;
-        if data.val.as_ref().is_none_or(Images::is_empty) {
+        if data.others.iter().all(|(name, _)| *name != "val") {
             let problem = "there are no validation images to choose the weights by: hold some out of train (0.15)";
             return Err(TrainError::setting("val_fraction", problem));
         }
@@ -133,7 +151,7 @@ impl Fit {
         let slot_views = add_slots(&mut store, &config.optimizer);
         let slots: Vec<(String, VarView)> =
             config.optimizer.slot_names().iter().map(|n| (*n).to_owned()).zip(slot_views.iter().cloned()).collect();
-        let limit = executor.max_tensor_bytes();
+        let limit = if data.streamed { Some(0) } else { executor.max_tensor_bytes() };
         let images = DeviceImages::add(&mut store, "train", &train, limit);
         let steps = train.len() / config.batch;
         let log = store.add_var("training log", Spec::float([steps, LOG_COLUMNS]), None);
@@ -142,14 +160,11 @@ impl Fit {
             store.add_var("class weights", Spec::float([w.len()]), value)
         });
         let mut others = Vec::new();
-        let splits = [("val", data.val.take()), ("official_val", data.official_val.take()), ("test", data.test.take())];
-        for (name, images) in splits {
-            if let Some(host) = images.filter(|i| !i.is_empty()) {
-                let on_device = DeviceImages::add(&mut store, name, &host, limit);
-                let spec = Spec::float([host.len(), model.outputs()]);
-                let logits = store.add_var(&format!("{name} logits"), spec, None);
-                others.push((name, host, on_device, logits));
-            }
+        for (name, host) in data.others {
+            let on_device = DeviceImages::add(&mut store, name, &host, limit);
+            let spec = Spec::float([host.len(), model.outputs()]);
+            let logits = store.add_var(&format!("{name} logits"), spec, None);
+            others.push((name, host, on_device, logits));
         }
         executor.load(&store)?;
 
@@ -197,7 +212,17 @@ impl Fit {
             content_hash: data.content_hash,
             metadata,
             profile: None,
+            stop: None,
         })
+    }
+
+    /// Has a run end with [`TrainError::Interrupted`] once `flag` is raised.
+    pub fn stop_when(&mut self, flag: Arc<AtomicBool>, at: StopAt) {
+        self.stop = Some((flag, at));
+    }
+
+    fn stopped(&self, at: StopAt) -> bool {
+        self.stop.as_ref().is_some_and(|(flag, when)| *when == at && flag.load(Ordering::Relaxed))
     }
 
     /// Has some steps of a run that begins at `start` profiled.
@@ -244,7 +269,7 @@ impl Fit {
     /// The images of a split other than train.
     #[must_use]
     pub fn images(&self, split: &str) -> Option<&Images> {
-        self.others.iter().find(|(name, _)| *name == split).map(|(_, images)| images)
+        self.others.iter().find(|(name, _)| *name == split).map(|(_, images)| &**images)
     }
 
     /// The training images.
@@ -362,6 +387,9 @@ impl Fit {
                 write_metrics(&folder.join("metrics.jsonl"), &epochs)?;
             }
             events(Event::Epoch { row: &row, best });
+            if epoch < self.config.epochs && self.stopped(StopAt::Epoch) {
+                return Err(TrainError::Interrupted { epoch });
+            }
         }
         self.restore(best_weights)?;
         Ok(Outcome { epochs, best_epoch, seconds: earlier + begin.elapsed().as_secs_f64() })
@@ -388,6 +416,9 @@ impl Fit {
         let batch = self.config.batch;
         let mut rows = Vec::new();
         for (row, chosen) in order.chunks_exact(batch).enumerate() {
+            if self.stopped(StopAt::Step) {
+                return Err(TrainError::Interrupted { epoch: epoch - 1 });
+            }
             let turn = Turn { chosen, seed: self.config.seed, step: *step, lr: scheduler.lr(), row };
             let executor = self.executor.as_mut();
             let profile = self.profile.as_mut().and_then(|p| p.next_wanted().then_some(p));

@@ -6,7 +6,7 @@ use super::TrainError;
 use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
 use super::fit::Event;
-use super::run::{Place, environment, settings, train_on, write_plots};
+use super::run::{Place, environment, settings, train_until, write_plots};
 use crate::data::{Dataset, Fold};
 use crate::exec::Executor;
 use crate::fsio;
@@ -81,7 +81,7 @@ pub fn folds(
                 let place = place(&folder, plan.device)?;
                 let data = load(&config)?;
                 let mut tell = |e: Event<'_>| events(FoldEvent::Training(e));
-                let (summary, _, device) = train_on(&config, data, executor, &place, &mut tell)?;
+                let (summary, _, device) = train_until(&config, data, executor, &place, None, &mut tell)?;
                 executor = device;
                 summary
             };

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::TrainError;
 use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
-use super::fit::{Event, Fit, Outcome};
+use super::fit::{Event, Fit, Outcome, StopAt};
 use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
 use super::profile::Profile;
 use crate::data::{Dataset, Images};
@@ -72,19 +74,24 @@ pub fn train(
     place: &Place<'_>,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<(RunSummary, Option<Profile>), TrainError> {
-    let (summary, profile, _) = train_on(config, data, executor, place, events)?;
+    let (summary, profile, _) = train_until(config, data, executor, place, None, events)?;
     Ok((summary, profile))
 }
 
-/// As [`train`], and gives the device back for the next run.
+/// Raised to have a run stop.
+pub type StopFlag = Arc<AtomicBool>;
+
+/// As [`train`], and gives the device back for the next run; once `stop` is raised, the run ends after the epoch and its
+/// checkpoint.
 ///
 /// # Errors
-/// See [`TrainError`].
-pub fn train_on(
+/// As [`train`], and [`TrainError::Interrupted`].
+pub fn train_until(
     config: &TrainConfig,
     data: Dataset,
     executor: Box<dyn Executor>,
     place: &Place<'_>,
+    stop: Option<StopFlag>,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<(RunSummary, Option<Profile>, Box<dyn Executor>), TrainError> {
     place.check()?;
@@ -94,6 +101,9 @@ pub fn train_on(
     let saved = place.folder.join("config.toml");
     if place.resume {
         TrainConfig::read(&saved)?.allows(fit.config())?;
+    }
+    if let Some(stop) = stop {
+        fit.stop_when(stop, StopAt::Epoch);
     }
     let start = fit.start(place.resume.then_some(place.folder))?;
     if place.profile {

@@ -9,6 +9,7 @@ mod axis;
 mod forest;
 mod line;
 mod matrix;
+mod parallel;
 mod roofline;
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ pub use axis::{Axis, Range};
 pub use forest::{Forest, ForestRow};
 pub use line::{LineChart, Series};
 pub use matrix::confusion_plot;
+pub use parallel::{Coordinate, ParallelPlot, Trace};
 pub use roofline::{Roofline, RooflinePoint};
 
 /// The style of every plot, light and dark. A page that shows plots inline needs it once.
