@@ -24,6 +24,7 @@ mod gradcheck;
 mod graph;
 mod loading;
 mod predict;
+mod preview;
 mod progress;
 mod size;
 mod study;

@@ -7,14 +7,15 @@ use serde::Serialize;
 
 use super::format::{giga, seconds};
 use super::{Context, Failure, loading};
-use crate::data::{Splits, load};
+use crate::data::{Sampler, Splits, load};
+use crate::ops::augment::settings::PRESETS;
 use crate::optim::{OptimizerKind, Schedule};
 use crate::report::data::RunSummary;
 use crate::report::split_table;
 use crate::report::table::Table;
 use crate::train::profile::ProfileSummary;
 use crate::train::run::{self, Place};
-use crate::train::{ClassWeights, TrainConfig};
+use crate::train::{Augment, ClassWeights, TrainConfig};
 
 /// Trains a network into a run folder.
 #[derive(Args, Debug)]
@@ -55,6 +56,17 @@ pub struct TrainArgs {
     /// balanced (the default) or none: how much each class counts in the loss
     #[arg(long)]
     pub class_weights: Option<String>,
+    /// shuffle (each image once an epoch), balanced (every class equally often) or oversample (images of the smaller classes
+    /// again until all have as many)
+    #[arg(long)]
+    pub sampler: Option<Sampler>,
+    /// How training images are changed at random: none, light or strong (which mirrors some, and so their hearts); others in
+    /// the config file
+    #[arg(long, value_name = "NAME", value_parser = preset)]
+    pub augment: Option<Augment>,
+    /// How the images are changed that the sampler repeats: none, light or strong
+    #[arg(long, value_name = "NAME", value_parser = preset)]
+    pub augment_repeats: Option<Augment>,
     /// Share of the label spread over all classes
     #[arg(long, allow_negative_numbers = true)]
     pub label_smoothing: Option<f64>,
@@ -114,6 +126,13 @@ impl TrainArgs {
         put(&mut c.val_fraction, &self.val_fraction);
         put(&mut c.patience, &self.patience);
         put(&mut c.seed, &seed);
+        put(&mut c.sampler, &self.sampler);
+        if self.augment.is_some() {
+            c.augment = self.augment.clone().filter(|a| !a.is_identity());
+        }
+        if self.augment_repeats.is_some() {
+            c.augment_repeats.clone_from(&self.augment_repeats);
+        }
         c.strict |= self.strict;
         match self.class_weights.as_deref() {
             None => {}
@@ -137,6 +156,11 @@ impl TrainArgs {
         }
         Ok(c)
     }
+}
+
+/// The augmentation of that name.
+pub(super) fn preset(name: &str) -> Result<Augment, String> {
+    Augment::preset(name).ok_or_else(|| format!("give {PRESETS}"))
 }
 
 /// A schedule with PyTorch's defaults.
