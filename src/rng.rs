@@ -34,6 +34,12 @@ pub fn unit(bits: u32) -> f32 {
     (bits >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
+/// Maps 32 random bits to `0..n` without modulo bias that matters (`n` far below 2^32); `0` for `n == 0`.
+#[must_use]
+pub fn below(bits: u32, n: u32) -> u32 {
+    ((u64::from(bits) * u64::from(n)) >> 32) as u32
+}
+
 /// What a stream of draws is for; each purpose has its own number so that no two share their draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -50,10 +56,14 @@ pub enum Stream {
     Bootstrap = 0x5000,
     /// Random inputs of checks and benchmarks.
     Sample = 0x6000,
+    /// The order in which a sampler repeats the images of a class; the class is added.
+    Balance = 0x8000,
     /// The draws of a random search.
     Search = 0x9000,
     /// Dropout masks; the layer's number is added.
     Dropout = 0x0001_0000,
+    /// Augmentation of training images; the number of the change is added.
+    Augment = 0x0010_0000,
 }
 
 /// A sequence of draws for host-side work: draw number `i` is `bits(seed, step, stream, i)`.
@@ -91,7 +101,7 @@ impl Rng {
 
     /// Uniform in `0..n` without modulo bias that matters (`n` far below 2^32); `0` for `n == 0`.
     pub fn below(&mut self, n: u32) -> u32 {
-        ((u64::from(self.next_u32()) * u64::from(n)) >> 32) as u32
+        below(self.next_u32(), n)
     }
 
     /// Standard normal, by Box and Muller's transform.

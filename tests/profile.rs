@@ -225,9 +225,10 @@ fn bench_data_measures_every_stage() {
     assert_eq!(made["synthetic"], true);
     std::fs::write(dir.path().join("folder/train/NORMAL/broken.png"), b"no image").unwrap();
     let before = program::listing(dir.path());
-    for (data, stages) in
-        [("folder", &["read", "decode", "resize", "cache", "gather"][..]), ("phantom", &["draw", "gather"][..])]
-    {
+    for (data, stages) in [
+        ("folder", &["read", "decode", "resize", "cache", "gather", "augment"][..]),
+        ("phantom", &["draw", "gather", "augment"][..]),
+    ] {
         for device in devices() {
             let mut args = vec!["bench", "data", "--data", data, "--size", "20", "--images", "30", "--batch", "5"];
             args.extend(["--runs", "3", "--device", device]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use radiograd::bench::tune::{Budget, Passes};
 use radiograd::cpu;
 use radiograd::data::phantom::PhantomSizes;
-use radiograd::data::{CachePolicy, Dataset, LoadOptions, Source, Splits, load};
+use radiograd::data::{CachePolicy, Dataset, LoadOptions, Sampler, Source, Splits, load};
 use radiograd::exec::Executor;
 use radiograd::gpu::tuned::{Entry, Machine, Tuned};
 use radiograd::gpu::{self, Options};
@@ -18,8 +18,10 @@ use radiograd::optim::{OptimizerKind, Schedule};
 use radiograd::shape::Spec;
 use radiograd::store::ParamStore;
 use radiograd::train::run::{self, Place};
-use radiograd::train::step::{DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots};
-use radiograd::train::{Event, Fit, TrainConfig, TrainError};
+use radiograd::train::step::{
+    Augmentation, DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots,
+};
+use radiograd::train::{Augment, Event, Fit, TrainConfig, TrainError};
 
 fn phantom(size: usize) -> Dataset {
     let options = LoadOptions {
@@ -68,11 +70,33 @@ fn executors() -> Vec<(&'static str, Make)> {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_a_resumed_run_too() {
+    same_bytes(&config());
+}
+
+#[test]
+fn augmented_and_balanced_runs_repeat_and_resume_too() {
+    same_bytes(&augmented());
+    same_bytes(&TrainConfig { sampler: Sampler::Balanced, epochs: 2, ..augmented() });
+}
+
+/// Oversampled, the repeats augmented more strongly.
+fn augmented() -> TrainConfig {
+    TrainConfig {
+        model: "conv8-relu-pool-flatten-dense2".to_owned(),
+        sampler: Sampler::Oversample,
+        augment: Augment::preset("light"),
+        augment_repeats: Augment::preset("strong"),
+        epochs: 2,
+        ..config()
+    }
+}
+
+fn same_bytes(config: &TrainConfig) {
     for (name, executor) in executors() {
         let (a, b, c) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        train(a.path(), &config(), executor(), false, &mut |_| {}).unwrap();
+        train(a.path(), config, executor(), false, &mut |_| {}).unwrap();
         // While the second run goes on, its folder is copied after the first epoch, as a killed process would leave it.
-        train(b.path(), &config(), executor(), false, &mut |epoch| {
+        train(b.path(), config, executor(), false, &mut |epoch| {
             if epoch == 1 {
                 for file in std::fs::read_dir(b.path()).unwrap() {
                     let file = file.unwrap();
@@ -81,17 +105,65 @@ fn the_same_seed_gives_the_same_bytes_and_a_resumed_run_too() {
             }
         })
         .unwrap();
-        train(c.path(), &config(), executor(), true, &mut |epoch| assert!(epoch > 1)).unwrap();
+        train(c.path(), config, executor(), true, &mut |epoch| assert!(epoch > 1)).unwrap();
         for file in ["last.safetensors", "best.safetensors"] {
             let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
             assert_eq!(read(a.path()), read(b.path()), "{name}: two runs with one seed differ in {file}");
             assert_eq!(read(a.path()), read(c.path()), "{name}: the resumed run differs in {file}");
         }
         let other = tempfile::tempdir().unwrap();
-        let seeded = TrainConfig { seed: 1, ..config() };
+        let seeded = TrainConfig { seed: 1, ..config.clone() };
         train(other.path(), &seeded, executor(), false, &mut |_| {}).unwrap();
         let read = |folder: &Path| std::fs::read(folder.join("last.safetensors")).unwrap();
         assert_ne!(read(a.path()), read(other.path()), "{name}: the seed changes nothing");
+    }
+}
+
+#[test]
+fn augmentation_changes_training_alone() {
+    let weights = |config: &TrainConfig| {
+        let folder = tempfile::tempdir().unwrap();
+        train(folder.path(), config, Box::new(cpu::Executor::<f32>::fast()), false, &mut |_| {}).unwrap();
+        std::fs::read(folder.path().join("best.safetensors")).unwrap()
+    };
+    let plain = TrainConfig { model: augmented().model, epochs: 1, ..config() };
+    let none = TrainConfig { augment: Augment::preset("none"), ..plain.clone() };
+    assert_eq!(weights(&plain), weights(&none), "what changes nothing changes the weights");
+    let light = TrainConfig { augment: Augment::preset("light"), ..plain.clone() };
+    assert_ne!(weights(&plain), weights(&light));
+    // Before any step the weights are the seed's: the validation images must look the same.
+    let before = |config: &TrainConfig| {
+        let mut fit = Fit::new(config, phantom(24), Box::new(cpu::Executor::<f32>::fast())).unwrap();
+        fit.predict("val").unwrap().unwrap()
+    };
+    assert_eq!(before(&plain), before(&light));
+}
+
+#[test]
+fn an_epoch_is_as_long_as_the_sampler_makes_it() {
+    let mut data = phantom(24);
+    let train = data.train.as_mut().unwrap();
+    // A third of one class becomes the other, so that the classes differ in number.
+    train.labels.iter_mut().step_by(3).for_each(|l| *l = 1);
+    let counts = train.class_counts(2);
+    let largest = *counts.iter().max().unwrap();
+    assert!(2 * largest > counts[0] + counts[1]);
+    for (sampler, images) in [(Sampler::Shuffle, 240), (Sampler::Balanced, 240), (Sampler::Oversample, 2 * largest)] {
+        let config = TrainConfig { sampler, epochs: 1, ..augmented() };
+        let config = match sampler {
+            Sampler::Shuffle => TrainConfig { augment_repeats: None, ..config },
+            _ => config,
+        };
+        let mut fit = Fit::new(&config, data.clone(), Box::new(cpu::Executor::<f32>::fast())).unwrap();
+        let start = fit.start(None).unwrap();
+        let mut steps = 0;
+        fit.run(start, None, &mut |event| {
+            if let Event::Step { steps: all, .. } = event {
+                steps = all;
+            }
+        })
+        .unwrap();
+        assert_eq!(steps, images / config.batch, "{sampler}");
     }
 }
 
@@ -145,15 +217,22 @@ fn early_stopping_ends_after_its_patience_and_keeps_the_best() {
 #[test]
 fn a_streamed_batch_is_the_resident_one() {
     for (name, executor) in executors() {
-        let losses: Vec<[f32; LOG_COLUMNS]> =
-            [None, Some(1)].into_iter().map(|limit| one_step(executor().as_mut(), limit)).collect();
-        assert!(losses[0][0] > 0.0);
-        assert_eq!(losses[0], losses[1], "{name}");
+        let strong = Augment::preset("strong");
+        let augmented = Augmentation { images: None, repeats: strong.as_ref() };
+        let mut plain = Vec::new();
+        for augmentation in [Augmentation::default(), augmented] {
+            let losses: Vec<[f32; LOG_COLUMNS]> =
+                [None, Some(1)].into_iter().map(|limit| one_step(executor().as_mut(), limit, augmentation)).collect();
+            assert!(losses[0][0] > 0.0);
+            assert_eq!(losses[0], losses[1], "{name}");
+            plain.push(losses[0]);
+        }
+        assert_ne!(plain[0], plain[1], "{name}: augmentation changes nothing");
     }
 }
 
 /// The log of one step whose images lie on the device, or are uploaded with the batch where `limit` bytes do not hold them.
-fn one_step(executor: &mut dyn Executor, limit: Option<u64>) -> [f32; LOG_COLUMNS] {
+fn one_step(executor: &mut dyn Executor, limit: Option<u64>, augmentation: Augmentation<'_>) -> [f32; LOG_COLUMNS] {
     let images = phantom(24).train.unwrap();
     let model = Model::new("conv4-relu-pool-flatten-dense2", [1, 24, 24], 2).unwrap();
     let mut store = ParamStore::new();
@@ -175,10 +254,12 @@ fn one_step(executor: &mut dyn Executor, limit: Option<u64>) -> [f32; LOG_COLUMN
         slots: &slots,
         log: &log,
         weights: None,
+        augmentation,
     })
     .unwrap();
     let program = executor.compile(&step.graph, &[]).unwrap();
-    let turn = Turn { chosen: &[3, 1, 4, 15, 92, 6, 5], seed: 0, step: 0, lr: 1e-3, row: 0 };
+    let turn =
+        Turn { chosen: &[3, 1, 4, 15, 92, 6, 5], repeats: &[true, false, true], seed: 0, step: 0, lr: 1e-3, row: 0 };
     step.run(executor, program, &images, &turn).unwrap();
     step.log(executor, 1).unwrap()[0]
 }

@@ -24,3 +24,11 @@ fn random_bits(seed: u32, step: u32, stream: u32, element: u32) -> u32 {
 fn random_unit(bits: u32) -> f32 {
     return f32(bits >> 8u) * (1.0 / 16777216.0);
 }
+
+// Maps 32 random bits to 0..n: the upper half of their product with n.
+fn random_below(bits: u32, n: u32) -> u32 {
+    let low = (bits & 0xffffu) * (n & 0xffffu);
+    let left = (bits >> 16u) * (n & 0xffffu) + (low >> 16u);
+    let right = (bits & 0xffffu) * (n >> 16u) + (left & 0xffffu);
+    return (bits >> 16u) * (n >> 16u) + (left >> 16u) + (right >> 16u);
+}

@@ -1,4 +1,4 @@
-//! From files to a batch on the device, stage by stage: read, decode, resize, cache, gather.
+//! From files to a batch on the device, stage by stage: read, decode, resize, cache, gather, augment.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::data::{CachePolicy, DataError, Images, LoadOptions, Need, Source, Spl
 use crate::exec::Executor;
 use crate::fsio::FsError;
 use crate::graph::Graph;
+use crate::ops::augment::{Augment, AugmentImages};
 use crate::rng::{Rng, Stream};
 use crate::shape::Spec;
 use crate::store::ParamStore;
@@ -21,7 +22,7 @@ use crate::tensor::{Data, Tensor};
 use crate::train::TrainError;
 
 /// What to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Height and width that images are resized to.
     pub size: (usize, usize),
@@ -31,6 +32,8 @@ pub struct Settings {
     pub images: usize,
     /// Images that the device gathers at once.
     pub batch: usize,
+    /// How a batch is augmented.
+    pub augment: Augment,
     /// Decides which images a batch has, and what the phantom set looks like.
     pub seed: u32,
     /// When to stop repeating each stage.
@@ -40,7 +43,7 @@ pub struct Settings {
 /// One stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageResult {
-    /// `read`, `decode`, `resize`, `cache`, `load`, `draw` or `gather`.
+    /// `read`, `decode`, `resize`, `cache`, `load`, `draw`, `gather` or `augment`.
     pub stage: &'static str,
     /// What it does.
     pub what: &'static str,
@@ -94,7 +97,8 @@ pub fn measure(source: &Source, s: &Settings, executor: &mut dyn Executor) -> Re
             (vec![stage], images, 0)
         }
     };
-    stages.push(gather(&images, s, executor)?);
+    stages.push(gather(&images, s, None, executor)?);
+    stages.push(gather(&images, s, Some(&s.augment), executor)?);
     Ok(DataResult { stages, unreadable })
 }
 
@@ -242,8 +246,13 @@ fn from_phantom(s: &Settings) -> Result<(StageResult, Images), TrainError> {
     Ok((stage(("draw", "synthetic images drawn", "wall"), n, bytes, times), unlabelled(pixels, s)))
 }
 
-/// A batch picked by index from the bytes on the device, and normalised.
-fn gather(images: &Images, s: &Settings, executor: &mut dyn Executor) -> Result<StageResult, TrainError> {
+/// A batch picked by index from the bytes on the device, augmented where that is asked for, and normalised.
+fn gather(
+    images: &Images,
+    s: &Settings,
+    augment: Option<&Augment>,
+    executor: &mut dyn Executor,
+) -> Result<StageResult, TrainError> {
     // What the device cannot bind at once is left on the host.
     let most = executor.max_tensor_bytes().map_or(usize::MAX, |limit| limit as usize / images.stride().max(1));
     let n = images.len().min(most);
@@ -257,15 +266,28 @@ fn gather(images: &Images, s: &Settings, executor: &mut dyn Executor) -> Result<
     let mut g = Graph::new();
     let indices = g.input("indices", Spec::u32([s.batch]));
     let pixels = g.var("images", pixels);
-    let batch = g.gather_images(pixels, indices, &vec![0.5; images.channels], &vec![0.25; images.channels])?;
+    let (mean, std) = (vec![0.5; images.channels], vec![0.25; images.channels]);
+    let words = augment.map(|_| g.input("seed and step", Spec::u32([2])));
+    let batch = match (augment, words) {
+        (Some(augment), Some(words)) => {
+            let op = AugmentImages { mean, std, augment: augment.clone(), repeats: None };
+            g.augment_images(op, [pixels, indices, words], None)?
+        }
+        _ => g.gather_images(pixels, indices, &mean, &std)?,
+    };
     executor.load(&store)?;
     let program = executor.compile(&Arc::new(g), &[batch])?;
     let mut rng = Rng::new(s.seed, 0, Stream::Sample as u32);
-    let mut by_device = true;
+    let (mut by_device, mut step) = (true, 0);
     let mut once = |executor: &mut dyn Executor| -> Result<f64, TrainError> {
         let chosen: Vec<u32> = (0..s.batch).map(|_| rng.below(n as u32)).collect();
         let chosen = Tensor::new([s.batch], Data::U32(chosen)).expect("as many numbers as images");
         executor.set(program, indices, &chosen)?;
+        if let Some(words) = words {
+            let value = Data::U32(vec![s.seed, step]);
+            executor.set(program, words, &Tensor::new([2], value).expect("two words"))?;
+            step += 1;
+        }
         if by_device {
             let nodes = executor.run_profiled(program)?.nodes;
             let seconds: f64 = nodes.iter().flatten().map(|n| n.seconds).sum();
@@ -284,8 +306,11 @@ fn gather(images: &Images, s: &Settings, executor: &mut dyn Executor) -> Result<
     let times = repeat(s.budget, || once(executor))?;
     executor.release(program);
     let clock = if by_device { "device" } else { "wall" };
-    let what = "a batch picked and normalised on the device";
-    Ok(stage(("gather", what, clock), s.batch, (s.batch * images.stride()) as u64, times))
+    let names = match augment {
+        Some(_) => ("augment", "the same, and each image changed at random"),
+        None => ("gather", "a batch picked and normalised on the device"),
+    };
+    Ok(stage((names.0, names.1, clock), s.batch, (s.batch * images.stride()) as u64, times))
 }
 
 /// The source in words.

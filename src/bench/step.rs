@@ -16,7 +16,9 @@ use crate::rng::{Rng, Stream};
 use crate::shape::Spec;
 use crate::store::ParamStore;
 use crate::train::TrainError;
-use crate::train::step::{DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots};
+use crate::train::step::{
+    Augmentation, DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots,
+};
 
 /// Steps before the clock runs; the first is timed on its own.
 const WARM_UP: u64 = 2;
@@ -137,6 +139,7 @@ impl Workload {
             slots: &slots,
             log: &log,
             weights: None,
+            augmentation: Augmentation::default(),
         })?;
         Ok(Self { model, batch, seed, host, store, step })
     }
@@ -158,7 +161,7 @@ impl Workload {
             let first = number * self.batch as u64;
             let chosen: Vec<u32> = (0..self.batch as u64).map(|i| ((first + i) % images) as u32).collect();
             number += 1;
-            let turn = Turn { chosen: &chosen, seed: self.seed, step: number - 1, lr: RATE, row: 0 };
+            let turn = Turn { chosen: &chosen, repeats: &[], seed: self.seed, step: number - 1, lr: RATE, row: 0 };
             self.step.run(executor, program, &self.host, &turn)
         };
         let start = Instant::now();

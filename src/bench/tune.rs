@@ -29,7 +29,9 @@ use crate::store::{ParamStore, VarId};
 use crate::tensor::{Tensor, relative_error};
 use crate::train::TrainError;
 use crate::train::fit::EVAL_BATCH;
-use crate::train::step::{DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots};
+use crate::train::step::{
+    Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots,
+};
 
 /// The table's choice stays where the best other candidate is not faster by this share: less is within the noise.
 pub const MARGIN: f64 = 0.03;
@@ -142,6 +144,7 @@ impl Passes {
             slots: &slots,
             log: &log,
             weights: None,
+            augmentation: Augmentation::default(),
         })?;
         let pass = EvalPass::record(model, &params, &on_device, EVAL_BATCH.min(batch), (&mean, &std), &logits)?;
         Ok(Self { store, graphs: vec![step.graph, Arc::clone(pass.graph())] })

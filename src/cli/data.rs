@@ -11,7 +11,9 @@ use crate::data::{LoadOptions, Source, shown, summary};
 
 /// Arguments of `radiograd data`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  radiograd data summary chest_xray\n  radiograd data phantom my-phantom")]
+#[command(
+    after_help = "Examples:\n  radiograd data summary chest_xray\n  radiograd data preview --data chest_xray --out light.png\n  radiograd data phantom my-phantom"
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -21,6 +23,8 @@ pub(super) struct Args {
 enum Command {
     /// Count classes, sizes and modes; name unreadable files, duplicates and patients who stand in two splits
     Summary(SummaryArgs),
+    /// Draw a contact sheet of training images before and after augmentation
+    Preview(Box<super::preview::PreviewArgs>),
     /// Write the built-in set of synthetic images as an image folder
     Phantom(PhantomArgs),
 }
@@ -57,6 +61,7 @@ struct PhantomArgs {
 pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     match args.command {
         Command::Summary(args) => summarise(args, cx),
+        Command::Preview(args) => super::preview::run(&args, cx),
         Command::Phantom(args) => make_phantom(args, cx),
     }
 }

@@ -27,6 +27,7 @@ mod graph;
 mod interrupt;
 mod loading;
 mod predict;
+mod preview;
 mod progress;
 mod search;
 mod size;

@@ -7,14 +7,15 @@ use serde::Serialize;
 
 use super::format::{giga, seconds};
 use super::{Context, Failure, interrupt, loading};
-use crate::data::{Splits, load};
+use crate::data::{Sampler, Splits, load};
+use crate::ops::augment::settings::PRESETS;
 use crate::optim::OptimizerKind;
 use crate::report::data::RunSummary;
 use crate::report::split_table;
 use crate::report::table::Table;
 use crate::train::profile::ProfileSummary;
 use crate::train::run::{self, Place};
-use crate::train::{Override, TrainConfig};
+use crate::train::{Augment, Override, TrainConfig};
 
 /// Trains a network into a run folder.
 #[derive(Args, Debug)]
@@ -55,6 +56,17 @@ pub struct TrainArgs {
     /// balanced (the default) or none: how much each class counts in the loss
     #[arg(long)]
     pub class_weights: Option<String>,
+    /// shuffle (each image once an epoch), balanced (every class equally often) or oversample (images of the smaller classes
+    /// again until all have as many)
+    #[arg(long)]
+    pub sampler: Option<Sampler>,
+    /// How training images are changed at random: none, light or strong (which mirrors some, and so their hearts); others in
+    /// the config file
+    #[arg(long, value_name = "NAME", value_parser = preset)]
+    pub augment: Option<Augment>,
+    /// How the images are changed that the sampler repeats: none, light or strong
+    #[arg(long, value_name = "NAME", value_parser = preset)]
+    pub augment_repeats: Option<Augment>,
     /// Share of the label spread over all classes
     #[arg(long, allow_negative_numbers = true)]
     pub label_smoothing: Option<f64>,
@@ -115,6 +127,9 @@ impl TrainArgs {
         put(&mut sets, "patience", &self.patience)?;
         put(&mut sets, "seed", &seed)?;
         put(&mut sets, "strict", &self.strict.then_some(true))?;
+        put(&mut sets, "sampler", &self.sampler)?;
+        put(&mut sets, "augment", &self.augment)?;
+        put(&mut sets, "augment_repeats", &self.augment_repeats)?;
         match self.class_weights.as_deref() {
             Some(other) if !["none", "balanced"].contains(&other) => {
                 return Err(Failure::Message(format!("--class-weights {other}: is none or balanced")));
@@ -142,6 +157,11 @@ fn put<T: Serialize>(to: &mut Vec<Override>, key: &str, value: &Option<T>) -> Re
     Ok(())
 }
 
+/// The augmentation of that name.
+pub(super) fn preset(name: &str) -> Result<Augment, String> {
+    Augment::preset(name).ok_or_else(|| format!("give {PRESETS}"))
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -163,7 +183,7 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let stop = interrupt::flag(cx, "after this epoch")?;
     let trained = run::train_until(&config, data, executor, &place, Some(stop), &mut |event| progress.tell(event));
     progress.end();
-    let (summary, profile) = trained?;
+    let (summary, profile, _) = trained?;
     let mut plain = summary.clone();
     plain.samples.clear();
     let positive = summary.data.class_name(1);

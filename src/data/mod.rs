@@ -35,7 +35,7 @@ pub use decode::read_image;
 pub use error::{DataError, one_line, shown};
 pub use fold::Fold;
 pub use images::Images;
-pub use order::epoch_order;
+pub use order::{EpochOrder, Sampler, epoch_order};
 
 /// The most bytes of pixels that one split may take in memory.
 pub const MAX_BYTES: u64 = 16 << 30;

@@ -9,6 +9,7 @@ macro_rules! pages {
 /// Name below `shaders/` and text of every page.
 pub static PAGES: &[(&str, &str)] = pages![
     "adaptive_avg_pool2d.wgsl",
+    "augment_images.wgsl",
     "avg_pool2d.wgsl",
     "batch_norm2d.wgsl",
     "batch_norm2d_split.wgsl",

@@ -134,12 +134,12 @@ impl Op for GatherImages {
 }
 
 /// Bytes of an image.
-fn image_size(cx: &LowerCx) -> usize {
+pub(super) fn image_size(cx: &LowerCx) -> usize {
     cx.inputs[0].shape[1..].iter().product()
 }
 
 /// WGSL for `values[c]`. A module cannot index a constant array at run time on every driver; a choice it can make.
-fn choice(values: &[f32]) -> String {
+pub(super) fn choice(values: &[f32]) -> String {
     let literal = |v: f32| format!("f32({v:e})");
     let Some((&last, rest)) = values.split_last() else {
         return literal(0.0);

@@ -14,6 +14,7 @@ use crate::real::Real;
 use crate::shape::{DType, ShapeError, Spec};
 
 pub mod adaptive_avg_pool2d;
+pub mod augment;
 pub mod avg_pool2d;
 pub mod batch_norm2d;
 pub mod bce_with_logits;

@@ -5,7 +5,7 @@
 use super::conv2d_block::Post;
 use super::sample::Sample;
 use super::{
-    adaptive_avg_pool2d, avg_pool2d, batch_norm2d, bce_with_logits, binary, channel_stats, concat, conv2d,
+    adaptive_avg_pool2d, augment, avg_pool2d, batch_norm2d, bce_with_logits, binary, channel_stats, concat, conv2d,
     conv2d_block, count_correct, cross_entropy, dropout, gather, grad_stats, matmul, max_pool2d, narrow, pointwise,
     reshape, softmax, sum_to,
 };
@@ -63,6 +63,7 @@ pub fn registry() -> Vec<Entry> {
         Entry::new("cross_entropy", "-log softmax(x) at the label", cross_entropy::samples),
         Entry::new("bce_with_logits", "binary cross-entropy of sigmoid(x)", bce_with_logits::samples),
         Entry::new("gather_images", "picks images and normalises them", gather::image_samples),
+        Entry::new("augment_images", "picks, augments and normalises images", augment::samples),
         Entry::new("gather_labels", "picks labels", gather::label_samples),
         Entry::new("count_correct", "rows whose largest value is at the label", count_correct::samples),
         Entry::new("grad_stats", "sum of squares, count of NaN and infinity", grad_stats::samples),

@@ -14,6 +14,7 @@ mod parts;
 pub mod plot;
 mod run;
 pub mod search;
+pub mod sheet;
 mod study;
 pub mod table;
 
@@ -56,6 +57,12 @@ pub enum ReportError {
         name: String,
         /// What the encoder said.
         reason: String,
+    },
+    /// A contact sheet that cannot be made.
+    #[error("contact sheet: {problem}")]
+    Sheet {
+        /// What is wrong.
+        problem: String,
     },
     /// The file could not be written.
     #[error(transparent)]

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::setting::TomlFile;
 use super::{TrainError, overrides};
-use crate::data::{Fold, Images};
+use crate::data::{Fold, Images, Sampler};
 use crate::nn::{Network, plan::Plan};
+use crate::ops::augment::Augment;
 use crate::optim::{OptimizerKind, Schedule};
 
 /// How much each class counts in the loss.
@@ -17,7 +18,8 @@ pub enum ClassWeights {
     /// All alike.
     None,
     /// `images / (classes * images of the class)`, so that each class counts the same in all: the default, because an even
-    /// decision between classes of 1 to 3 otherwise leans to the larger one.
+    /// decision between classes of 1 to 3 otherwise leans to the larger one. Images are counted as often as the sampler shows
+    /// them in an epoch: where it balances the classes already, every weight is 1, and nothing is balanced twice.
     #[default]
     Balanced,
     /// As given.
@@ -58,6 +60,8 @@ pub struct TrainConfig {
     pub std: Option<Vec<f32>>,
     /// An unreadable image is an error.
     pub strict: bool,
+    /// Which images an epoch has, and how often.
+    pub sampler: Sampler,
     /// How much each class counts.
     pub class_weights: ClassWeights,
     /// The optimizer and its parameters.
@@ -66,6 +70,10 @@ pub struct TrainConfig {
     pub schedule: Option<Schedule>,
     /// Cross-validation: the test images are this fold of the training images, and the source's own are not read.
     pub fold: Option<Fold>,
+    /// How training images are changed at random. Absent: not at all.
+    pub augment: Option<Augment>,
+    /// How those are changed that the sampler repeats, stronger for example. Absent: as the others.
+    pub augment_repeats: Option<Augment>,
 }
 
 impl Default for TrainConfig {
@@ -86,10 +94,13 @@ impl Default for TrainConfig {
             mean: None,
             std: None,
             strict: false,
+            sampler: Sampler::Shuffle,
             class_weights: ClassWeights::Balanced,
             optimizer: OptimizerKind::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
             schedule: None,
             fold: None,
+            augment: None,
+            augment_repeats: None,
         }
     }
 }
@@ -140,6 +151,18 @@ impl TrainConfig {
         if let Some(problem) = self.fold.and_then(|f| f.problem()) {
             return Err(TrainError::setting("fold", problem));
         }
+        for (setting, augment) in [("augment", &self.augment), ("augment_repeats", &self.augment_repeats)] {
+            if let Some(augment) = augment {
+                augment.validate().map_err(|e| TrainError::setting(setting, e.to_string()))?;
+            }
+        }
+        if let Some(repeats) = &self.augment_repeats {
+            let what = "there are no repeats with the sampler shuffle; set sampler to balanced or oversample";
+            check(self.sampler != Sampler::Shuffle, "augment_repeats", what)?;
+            let usual = self.augment.as_ref().filter(|a| !a.is_identity());
+            let alike = repeats.is_identity() || usual.is_none_or(|a| a.fill == repeats.fill);
+            check(alike, "augment_repeats", "fill must be that of augment")?;
+        }
         self.optimizer.validate()?;
         self.schedule(1000).validate()?;
         Ok(())
@@ -176,8 +199,9 @@ impl TrainConfig {
         }
     }
 
-    /// Fills in what the training images decide.
+    /// Fills in what the training images decide; an augmentation that changes nothing becomes none.
     pub fn resolve(&mut self, train: &Images) {
+        let _ = self.augment.take_if(|a| a.is_identity());
         if self.mean.is_none() || self.std.is_none() {
             let (mean, std) = train.mean_std();
             self.mean.get_or_insert(mean);
@@ -198,7 +222,8 @@ impl TrainConfig {
         schedule
     }
 
-    /// The weight of each class, or `None` where all count alike.
+    /// The weight of each class, or `None` where all count alike. `counts` says how many images of each class an epoch has
+    /// ([`Sampler::counts`]).
     ///
     /// # Errors
     /// [`TrainError::Setting`] for a wrong number of weights.
@@ -241,6 +266,37 @@ mod tests {
         std::fs::write(file.path(), "lr = 0.1\n\nmodle = \"cnn1\"\n").unwrap();
         let error = TrainConfig::read(file.path()).unwrap_err().to_string();
         assert!(error.contains("line 3: unknown setting `modle`: did you mean `model`?"), "{error}");
+    }
+
+    #[test]
+    fn augmentation_is_a_name_or_a_table_and_reads_back() {
+        let text = "sampler = \"oversample\"\naugment_repeats = \"strong\"\n[augment]\nrotate = { degrees = 10 }\n";
+        let config: TrainConfig = toml::from_str(text).unwrap();
+        config.validate().unwrap();
+        let again: TrainConfig = toml::from_str(&config.to_toml().unwrap()).unwrap();
+        assert_eq!(again, config);
+        config.allows(&again).unwrap();
+        assert!(config.allows(&TrainConfig { augment: None, ..again }).is_err());
+        for (text, words) in [
+            ("augment = { rotate = { degrees = 500 } }", ["augment: ", "rotate.degrees"]),
+            ("augment_repeats = \"light\"", ["augment_repeats: ", "sampler"]),
+            (
+                "sampler = \"balanced\"\naugment = \"light\"\naugment_repeats = { fill = \"reflect\", hflip = { p = 1 } }",
+                ["augment_repeats: ", "fill"],
+            ),
+        ] {
+            let error = toml::from_str::<TrainConfig>(text).unwrap().validate().unwrap_err().to_string();
+            assert!(words.iter().all(|w| error.contains(w)), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn balanced_weights_count_images_as_often_as_they_are_shown() {
+        let config = |sampler| TrainConfig { sampler, ..TrainConfig::default() };
+        let weights = |sampler: Sampler| config(sampler).weights(&sampler.counts(&[30, 90])).unwrap().unwrap();
+        assert_eq!(weights(Sampler::Shuffle), [2.0, 120.0 / 180.0]);
+        assert_eq!(weights(Sampler::Balanced), [1.0, 1.0]);
+        assert_eq!(weights(Sampler::Oversample), [1.0, 1.0]);
     }
 
     #[test]

@@ -12,9 +12,10 @@ use super::config::TrainConfig;
 use super::profile::Profile;
 use super::shared::Shared;
 use super::step::{
-    DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots, probabilities,
+    Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots,
+    probabilities,
 };
-use crate::data::{Images, epoch_order};
+use crate::data::{Dataset, Images};
 use crate::exec::{Executor, Program};
 use crate::graph::VarView;
 use crate::nn::{Head, Model};
@@ -121,18 +122,20 @@ impl Fit {
         let mut config = config.clone();
         config.validate()?;
         let train = data.train.take().ok_or_else(|| TrainError::setting("data", "has no training images"))?;
-        if config.batch > train.len() {
-            let problem = format!("{} is more than the {} training images; lower it", config.batch, train.len());
-            return Err(TrainError::setting("batch", problem));
-        }
         config.resolve(&train);
         let classes = data.classes.len();
+        let counts = config.sampler.counts(&train.class_counts(classes));
+        let images: usize = counts.iter().sum();
+        if config.batch > images {
+            let problem = format!("{} is more than the {images} training images; lower it", config.batch);
+            return Err(TrainError::setting("batch", problem));
+        }
         let model = Model::new(&config.model, [config.channels, config.size, config.size], classes)?;
         if data.others.iter().all(|(name, _)| *name != "val") {
             let problem = "there are no validation images to choose the weights by: hold some out of train (0.15)";
             return Err(TrainError::setting("val_fraction", problem));
         }
-        let weights = config.weights(&train.class_counts(classes))?;
+        let weights = config.weights(&counts)?;
         if model.head() == Head::Sigmoid {
             if config.label_smoothing > 0.0 {
                 let problem = "needs one output a class: end the model in dense2 instead of dense1";
@@ -153,7 +156,7 @@ impl Fit {
             config.optimizer.slot_names().iter().map(|n| (*n).to_owned()).zip(slot_views.iter().cloned()).collect();
         let limit = if data.streamed { Some(0) } else { executor.max_tensor_bytes() };
         let images = DeviceImages::add(&mut store, "train", &train, limit);
-        let steps = train.len() / config.batch;
+        let steps = counts.iter().sum::<usize>() / config.batch;
         let log = store.add_var("training log", Spec::float([steps, LOG_COLUMNS]), None);
         let weights = loss.class_weights.as_ref().map(|w| {
             let value = Tensor::f32([w.len()], w.clone()).ok();
@@ -182,6 +185,7 @@ impl Fit {
             slots: &slot_views,
             log: &log,
             weights: weights.as_ref(),
+            augmentation: Augmentation { images: config.augment.as_ref(), repeats: config.augment_repeats.as_ref() },
         })?;
         let program = executor.compile(&step.graph, &[])?;
         // What a training step has memory for, an evaluation pass has.
@@ -403,7 +407,7 @@ impl Fit {
         checkpoint::write_shared(self.executor.as_mut(), &self.store)
     }
 
-    /// One pass over the training images; gives mean loss and accuracy.
+    /// One epoch of training images; gives mean loss and accuracy.
     fn epoch(
         &mut self,
         epoch: u32,
@@ -412,14 +416,15 @@ impl Fit {
         per_epoch: bool,
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<(f64, f64), TrainError> {
-        let order = epoch_order(self.train.len(), self.config.seed, epoch);
+        let order = self.config.sampler.epoch(&self.train.labels, self.classes, self.config.seed, epoch);
         let batch = self.config.batch;
         let mut rows = Vec::new();
-        for (row, chosen) in order.chunks_exact(batch).enumerate() {
+        let batches = order.images.chunks_exact(batch).zip(order.repeats.chunks_exact(batch));
+        for (row, (chosen, repeats)) in batches.enumerate() {
             if self.stopped(StopAt::Step) {
                 return Err(TrainError::Interrupted { epoch: epoch - 1 });
             }
-            let turn = Turn { chosen, seed: self.config.seed, step: *step, lr: scheduler.lr(), row };
+            let turn = Turn { chosen, repeats, seed: self.config.seed, step: *step, lr: scheduler.lr(), row };
             let executor = self.executor.as_mut();
             let profile = self.profile.as_mut().and_then(|p| p.next_wanted().then_some(p));
             match profile {

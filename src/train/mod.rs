@@ -1,4 +1,4 @@
-//! Training: the recorded step, the loop around it, checkpoints, run folders, and the depth study.
+//! Training: the recorded step, the loop around it, checkpoints, run folders, previews of augmentation, and the depth study.
 
 pub mod checkpoint;
 pub mod compare;
@@ -8,8 +8,9 @@ pub mod evaluate;
 pub mod fit;
 pub mod folds;
 pub mod infer;
-pub mod predictions;
 pub mod overrides;
+pub mod predictions;
+pub mod preview;
 pub mod profile;
 pub mod run;
 pub mod search;
@@ -19,6 +20,7 @@ pub mod step;
 pub mod study;
 pub mod tta;
 
+pub use crate::ops::augment::Augment;
 pub use config::{ClassWeights, TrainConfig};
 pub use error::TrainError;
 pub use fit::{Event, Fit, Outcome, Start};

@@ -83,7 +83,10 @@ pub fn apply(base: &TrainConfig, overrides: &[Override]) -> Result<TrainConfig, 
     for (keys, value) in ordered {
         insert(&mut table, &keys, value.clone())?;
     }
-    read_table(table)
+    let mut config: TrainConfig = read_table(table)?;
+    // `augment=none` takes away what the config file said.
+    config.augment = config.augment.filter(|a| !a.is_identity());
+    Ok(config)
 }
 
 /// Puts one value into its place; what is no table on the way becomes one.

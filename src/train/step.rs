@@ -7,6 +7,7 @@ use crate::data::Images;
 use crate::exec::{ExecError, Executor, Program};
 use crate::graph::{Graph, NodeId, Pass, VarView};
 use crate::nn::{Head, Mode, Model};
+use crate::ops::augment::{Augment, AugmentImages};
 use crate::ops::cross_entropy::CrossEntropy;
 use crate::ops::reshape::Pack;
 use crate::optim::OptimizerKind;
@@ -64,6 +65,8 @@ struct Feed {
     indices: NodeId,
     /// Where the images do not lie on the device: the batch's pixels, and which of them to take (all, in order).
     streamed: Option<(NodeId, NodeId)>,
+    /// Where repeats are augmented otherwise than the other images: which images of the batch are repeats.
+    repeats: Option<NodeId>,
 }
 
 /// A recorded batch: normalised images `[B, C, H, W]`, labels `[B]`.
@@ -73,31 +76,57 @@ struct Batch {
     labels: NodeId,
 }
 
+/// How the images of a batch are changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Augmentation<'a> {
+    /// All of them; `None`: not at all.
+    pub images: Option<&'a Augment>,
+    /// Those that are repeats; `None`: as the others.
+    pub repeats: Option<&'a Augment>,
+}
+
+impl Augmentation<'_> {
+    fn is_identity(&self) -> bool {
+        [self.images, self.repeats].into_iter().flatten().all(Augment::is_identity)
+    }
+}
+
+/// `augmentation` goes with the node of seed and step.
 fn record_batch(
     g: &mut Graph,
     images: &DeviceImages,
     batch: usize,
-    mean: &[f32],
-    std: &[f32],
+    (mean, std): (&[f32], &[f32]),
+    augmentation: Option<(Augmentation<'_>, NodeId)>,
 ) -> Result<Batch, TrainError> {
     g.set_scope("batch");
     let indices = g.input("indices", Spec::u32([batch]));
-    let (x, streamed) = match &images.pixels {
-        Some(pixels) => {
-            let pixels = g.var("images", pixels.clone());
-            (g.gather_images(pixels, indices, mean, std)?, None)
-        }
+    let (pixels, chosen, streamed) = match &images.pixels {
+        Some(pixels) => (g.var("images", pixels.clone()), indices, None),
         None => {
             let [c, h, w] = images.image;
             let pixels = g.input("images of the batch", Spec::u8([batch, c, h, w]));
             let all = g.input("all of the batch", Spec::u32([batch]));
-            (g.gather_images(pixels, all, mean, std)?, Some((pixels, all)))
+            (pixels, all, Some((pixels, all)))
+        }
+    };
+    let (x, repeats) = match augmentation.filter(|(a, _)| !a.is_identity()) {
+        None => (g.gather_images(pixels, chosen, mean, std)?, None),
+        Some((a, rng)) => {
+            let repeats = a.repeats.map(|_| g.input("repeats", Spec::u32([batch])));
+            let op = AugmentImages {
+                mean: mean.to_vec(),
+                std: std.to_vec(),
+                augment: a.images.cloned().unwrap_or_default(),
+                repeats: a.repeats.cloned(),
+            };
+            (g.augment_images(op, [pixels, chosen, rng], repeats)?, repeats)
         }
     };
     let labels = g.var("labels", images.labels.clone());
     let labels = g.gather_labels(labels, indices)?;
     g.set_scope("");
-    Ok(Batch { feed: Feed { indices, streamed }, x, labels })
+    Ok(Batch { feed: Feed { indices, streamed, repeats }, x, labels })
 }
 
 impl Feed {
@@ -174,7 +203,9 @@ pub struct TrainStep {
 pub struct Turn<'a> {
     /// The images of the batch, by number.
     pub chosen: &'a [u32],
-    /// Decides dropout.
+    /// Which of them are repeats; may be empty where none is.
+    pub repeats: &'a [bool],
+    /// Decides dropout and augmentation.
     pub seed: u32,
     /// Counts all steps of the run from 0.
     pub step: u64,
@@ -209,6 +240,8 @@ pub struct StepParts<'a> {
     pub log: &'a VarView,
     /// The class weights' variable.
     pub weights: Option<&'a VarView>,
+    /// How the images are changed.
+    pub augmentation: Augmentation<'a>,
 }
 
 /// Adds the optimizer's state to a store whose parameters are complete: a vector like the parameters for each slot.
@@ -255,7 +288,8 @@ impl TrainStep {
         let rng = g.input("seed and step", Spec::u32([2]));
         let hyper = g.input("learning rate", Spec::float([4]));
         let row = g.input("log row", Spec::u32([1]));
-        let batch = record_batch(&mut g, parts.images, parts.batch, parts.mean, parts.std)?;
+        let normalise = (parts.mean, parts.std);
+        let batch = record_batch(&mut g, parts.images, parts.batch, normalise, Some((parts.augmentation, rng)))?;
         let forward = parts.model.forward(&mut g, parts.params, batch.x, Mode::Train { rng })?;
         let loss = parts.loss.record(&mut g, parts.weights, parts.model.head(), forward.logits, batch.labels)?;
         let total = trainable_len(parts.params);
@@ -328,6 +362,11 @@ impl TrainStep {
     fn set(&self, executor: &mut dyn Executor, p: Program, host: &Images, turn: &Turn<'_>) -> Result<(), ExecError> {
         debug_assert_eq!(turn.chosen.len(), self.batch);
         self.feed.set(executor, p, turn.chosen, host)?;
+        if let Some(repeats) = self.feed.repeats {
+            let flag = |i: usize| u32::from(turn.repeats.get(i).copied().unwrap_or(false));
+            let flags = Data::U32((0..self.batch).map(flag).collect());
+            executor.set(p, repeats, &Tensor::new([self.batch], flags).expect("a flag an image"))?;
+        }
         let words = |v: Vec<u32>| Tensor::new([v.len()], Data::U32(v)).expect("as long as itself");
         executor.set(p, self.rng, &words(vec![turn.seed, turn.step as u32]))?;
         executor.set(p, self.row, &words(vec![turn.row as u32]))?;
@@ -378,7 +417,7 @@ impl EvalPass {
         let mut g = Graph::new();
         let row = g.input("first row", Spec::u32([1]));
         let batch_size = batch.min(images.len()).max(1);
-        let batch = record_batch(&mut g, images, batch_size, mean, std)?;
+        let batch = record_batch(&mut g, images, batch_size, (mean, std), None)?;
         let forward = model.forward(&mut g, params, batch.x, Mode::Eval)?;
         g.set_pass(Pass::Update);
         g.write_rows(logits.clone(), forward.logits, row)?;

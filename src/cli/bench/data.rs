@@ -6,12 +6,14 @@ use serde::Serialize;
 
 use super::super::device::DeviceReport;
 use super::super::format::{bytes, seconds};
+use super::super::train::preset;
 use super::super::{Context, Failure, ImageSize};
 use super::BudgetArgs;
 use crate::bench::data::{self, DataResult, Settings};
 use crate::data::Source;
 use crate::nn::summary::MAX_BATCH;
 use crate::report::table::Table;
+use crate::train::Augment;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -33,6 +35,9 @@ pub(super) struct DataArgs {
     /// Images that the device gathers at once
     #[arg(long, default_value_t = 64, value_name = "B")]
     batch: usize,
+    /// How the augment stage changes images: none, light or strong
+    #[arg(long, default_value = "strong", value_name = "NAME", value_parser = preset)]
+    augment: Augment,
     #[command(flatten)]
     budget: BudgetArgs,
 }
@@ -43,6 +48,7 @@ struct Report {
     source: String,
     size: [usize; 2],
     channels: usize,
+    augment: String,
     threads: usize,
     #[serde(flatten)]
     result: DataResult,
@@ -58,6 +64,7 @@ pub(super) fn run(args: &DataArgs, cx: &Context) -> Result<(), Failure> {
         channels: args.channels,
         images: args.images as usize,
         batch: args.batch,
+        augment: args.augment.clone(),
         seed: cx.seed.unwrap_or(0),
         budget: args.budget.budget(),
     };
@@ -96,6 +103,7 @@ pub(super) fn run(args: &DataArgs, cx: &Context) -> Result<(), Failure> {
         source: data::describe(&source),
         size: [args.size.height, args.size.width],
         channels: args.channels,
+        augment: args.augment.to_string(),
         threads,
         result,
     };

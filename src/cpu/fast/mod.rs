@@ -11,6 +11,7 @@
 //! **Panics.** The callers have checked the shapes when the graph was recorded. A slice whose length is not what the
 //! shape says is a bug in the caller, and each function panics on it with both lengths, as `copy_from_slice` does.
 
+mod augment;
 mod batch_norm;
 mod conv2d;
 mod conv2d_weight;
@@ -25,6 +26,7 @@ mod scratch;
 mod sum;
 mod update;
 
+pub use augment::{Border, Placement, bilinear};
 pub use batch_norm::{
     BatchNormShape, batch_norm2d, batch_norm2d_input_grad, batch_norm2d_param_grads, batch_norm2d_stats,
 };

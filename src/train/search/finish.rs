@@ -232,7 +232,7 @@ pub fn refit(
     let place = Place { folder: &folder, resume, device: device.to_owned(), profile: false };
     fsio::create_dir(&work)?;
     let trained = run::train_until(config, load()?, open()?, &place, stop, events);
-    let (summary, _) = trained.map_err(|e| match e {
+    let (summary, _, _) = trained.map_err(|e| match e {
         TrainError::Interrupted { .. } => SearchError::RefitInterrupted,
         other => other.into(),
     })?;
