@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::graph::{Graph, NodeId, VarView};
+use crate::ops::augment::{Augment, AugmentImages};
 use crate::ops::batch_norm2d::BatchNorm2d;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::cross_entropy::CrossEntropy;
@@ -15,7 +16,7 @@ use crate::optim::OptimizerKind;
 use crate::shape::{ShapeError, Spec};
 
 /// The ops that have cases.
-pub const OPS: [&str; 10] = [
+pub const OPS: [&str; 11] = [
     "conv2d",
     "linear",
     "matmul",
@@ -26,6 +27,7 @@ pub const OPS: [&str; 10] = [
     "cross_entropy",
     "optimizer_step",
     "gather_images",
+    "augment_images",
 ];
 
 /// Which of an op's kernels.
@@ -314,6 +316,21 @@ pub(super) fn gather_images(images: usize, [n, c, h, w]: [usize; 4]) -> Result<V
     Ok(vec![case])
 }
 
+/// The same, and each image changed as by the preset `strong`.
+pub(super) fn augment_images(images: usize, [n, c, h, w]: [usize; 4]) -> Result<Vec<Case>, ShapeError> {
+    let mut cases = gather_images(images, [n, c, h, w])?;
+    for case in &mut cases {
+        case.op = "augment_images";
+        case.inputs.push(words(&[2], Fill::Below(1000)));
+        case.build = Box::new(move |g, i, _| {
+            let augment = Augment::preset("strong").unwrap_or_default();
+            let op = AugmentImages { mean: vec![0.5; c], std: vec![0.25; c], augment, repeats: None };
+            Ok(vec![g.augment_images(op, [i[0], i[1], i[2]], None)?])
+        });
+    }
+    Ok(cases)
+}
+
 /// The cases that are measured where no shapes are given.
 #[must_use]
 pub fn cases() -> Vec<Case> {
@@ -341,6 +358,7 @@ pub fn cases() -> Vec<Case> {
         optimizer_step(adam, 1 << 23),
         optimizer_step(sgd, 1 << 23),
         gather_images(256, [32, 3, 224, 224]),
+        augment_images(256, [32, 1, 128, 128]),
     ]
     .into_iter()
     .flat_map(|cases| cases.expect("the shapes of the list fit"))
@@ -361,7 +379,7 @@ mod tests {
             let directions: Vec<_> = all.iter().filter(|c| c.op == op).map(|c| c.direction).collect();
             let wanted: &[Direction] = match op {
                 "conv2d" | "linear" | "matmul" => &Direction::ALL,
-                "optimizer_step" | "gather_images" => &BOTH[..1],
+                "optimizer_step" | "gather_images" | "augment_images" => &BOTH[..1],
                 _ => &BOTH,
             };
             assert!(wanted.iter().all(|d| directions.contains(d)), "{op}: {directions:?}");

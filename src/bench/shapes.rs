@@ -20,7 +20,7 @@
 //! | `batch_norm2d` | `n=32`, `c`, `size` or `h` and `w` |
 //! | `softmax`, `cross_entropy` | `n=32` rows of `c` classes |
 //! | `optimizer_step` | `parameters`, `kind=adam` (as `--optimizer` of `train`) |
-//! | `gather_images` | `n=32` of `images=256`, `c`, `size` or `h` and `w` |
+//! | `gather_images`, `augment_images` | `n=32` of `images=256`, `c`, `size` or `h` and `w` |
 
 use super::cases::{self, Case, OPS};
 use crate::nn::error::nearest;
@@ -177,7 +177,8 @@ fn of_op(op: &str, p: &mut Pairs<'_>) -> Result<Vec<Case>, String> {
             let (images, x) = (p.number("images", 1, Some(256))?, p.image()?);
             bounded(x)?;
             bounded([images, x[1], x[2], x[3]])?;
-            cases::gather_images(images, x).map_err(shape_error)
+            if op == "augment_images" { cases::augment_images(images, x) } else { cases::gather_images(images, x) }
+                .map_err(shape_error)
         }
     }
 }

@@ -30,7 +30,7 @@ Each line of --shapes is an op and key=value pairs:
   linear n=32 in=8192 out=128        matmul m=1024 k=1024 n=1024
   max_pool2d, avg_pool2d n=32 c=32 size=128 k=2 stride=2 pad=0
   batch_norm2d n=32 c=64 size=64     softmax, cross_entropy n=4096 c=1000
-  optimizer_step parameters=8388608 kind=adam        gather_images n=32 images=256 c=3 size=224
+  optimizer_step parameters=8388608 kind=adam        gather_images, augment_images n=32 images=256 c=3 size=224
 
 floor: the larger of FLOPs over the most multiply-adds a second and bytes over the most bytes a second, both measured in the
 same run on the same device; x floor: the median over it.";
@@ -38,8 +38,8 @@ same run on the same device; x floor: the median over it.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Args {
-    /// Only this op: conv2d, linear, matmul, max_pool2d, avg_pool2d, batch_norm2d, softmax, cross_entropy, optimizer_step or
-    /// gather_images
+    /// Only this op: conv2d, linear, matmul, max_pool2d, avg_pool2d, batch_norm2d, softmax, cross_entropy, optimizer_step,
+    /// gather_images or augment_images
     #[arg(long, value_name = "NAME")]
     op: Option<String>,
     /// Only this direction: forward, input_grad or weight_grad
