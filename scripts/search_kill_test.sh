@@ -11,16 +11,16 @@ radiograd=${RADIOGRAD:-./target/release/radiograd}
 data=${1:?usage: $0 DATA [GRID.toml TRIALS]} grid=${2:-experiments/dense_216.toml} trials=${3:-216} kills=${KILLS:-10}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-search() { "$radiograd" search "$grid" --data "$data" --device cpu --quiet "$@"; }
+search=("$radiograd" search "$grid" --data "$data" --device cpu --quiet)
 
 begin=$(date +%s.%N)
-search --out "$work/whole" >"$work/whole.txt"
+"${search[@]}" --out "$work/whole" >"$work/whole.txt"
 seconds=$(echo "$(date +%s.%N) $begin" | awk '{ printf "%.1f", $1 - $2 }')
 echo "undisturbed: $trials trials and the best one refitted in $seconds s"
 
 journal=$work/killed/trials.jsonl
 for kill in $(seq "$kills"); do
-    search --out "$work/killed" >"$work/killed.txt" 2>&1 &
+    "${search[@]}" --out "$work/killed" >"$work/killed.txt" 2>&1 &
     pid=$!
     # All kills together fall into about the time that the search takes.
     sleep "$(awk -v s="$seconds" -v n="$kills" -v r="$RANDOM" 'BEGIN { printf "%.3f", 0.2 + r / 32768 * 1.6 * s / n }')"
@@ -31,7 +31,7 @@ for kill in $(seq "$kills"); do
     wait "$pid" 2>/dev/null || true
     echo "kill $kill: $(wc -l <"$journal" 2>/dev/null || echo 0) trials in the journal"
 done
-search --out "$work/killed" >"$work/killed.txt"
+"${search[@]}" --out "$work/killed" >"$work/killed.txt"
 
 lines=$(wc -l <"$journal")
 distinct=$(grep -o '^{"id":"[0-9a-f]*"' "$journal" | sort -u | wc -l)

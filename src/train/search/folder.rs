@@ -74,18 +74,18 @@ fn differs(old: &Spec, new: &Spec) -> Result<Option<String>, SearchError> {
 /// # Errors
 /// [`SearchError::Missing`] unless `partial`; a journal in use or a disk that fails.
 pub fn join(dir: &Path, plan: &Plan, partial: bool) -> Result<Results, SearchError> {
-    // A running search without shards writes the file that is to be written here.
-    let _journal = super::Journal::open(dir, None)?;
-    let results = Results::read(dir)?;
-    let stages = plan.stages(&results)?;
-    let (mut missing, mut wanted) = (0, 0);
-    for trial in stages.iter().flat_map(|s| &s.trials) {
-        wanted += 1;
-        missing += usize::from(results.get(&trial.id).is_none());
+    let found = Results::read(dir)?;
+    let (mut missing, mut expected) = (0, 0);
+    for trial in plan.stages(&found)?.iter().flat_map(|s| &s.trials) {
+        expected += 1;
+        missing += usize::from(found.get(&trial.id).is_none());
     }
     if missing > 0 && !partial {
-        return Err(SearchError::Missing { dir: dir.to_owned(), missing, expected: wanted });
+        return Err(SearchError::Missing { dir: dir.to_owned(), missing, expected });
     }
+    // A running search without shards writes the file that is to be written here; what it wrote until now counts.
+    let _journal = super::Journal::open(dir, None)?;
+    let results = Results::read(dir)?;
     let mut text = String::new();
     for record in results.iter() {
         let line =
