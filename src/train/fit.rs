@@ -15,7 +15,7 @@ use super::step::{
     Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots,
     probabilities,
 };
-use crate::data::{Dataset, Images};
+use crate::data::Images;
 use crate::exec::{Executor, Program};
 use crate::graph::VarView;
 use crate::nn::{Head, Model};
