@@ -293,12 +293,12 @@ fn a_run_names_its_tuned_kernels_and_says_when_it_goes_on_with_others() {
     let place = |resume| Place { folder: folder.path(), resume, device: "a GPU".to_owned(), profile: false };
     let run = |config: &TrainConfig, resume, tuned: Option<&Arc<Tuned>>| -> (Vec<String>, String) {
         let mut notes = Vec::new();
-        let summary = run::train(config, phantom(config.size), executor(tuned), &place(resume), &mut |event| {
+        let summary = run::train(config, phantom(config.size), executor(tuned), &place(resume), None, &mut |event| {
             if let Event::Note(text) = event {
                 notes.push(text.to_owned());
             }
         });
-        let kernels = summary.unwrap().0.environment.into_iter().find(|(name, _)| name == "kernels").unwrap().1;
+        let kernels = summary.unwrap().summary.environment.into_iter().find(|(name, _)| name == "kernels").unwrap().1;
         (notes, kernels)
     };
     let (notes, set) = run(&config, false, Some(&tuned));

@@ -181,9 +181,9 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     loading::say_notes(&data, cx);
     let mut progress = loading::Progress::new(cx, config.epochs, "");
     let stop = interrupt::flag(cx, "after this epoch")?;
-    let trained = run::train_until(&config, data, executor, &place, Some(stop), &mut |event| progress.tell(event));
+    let trained = run::train(&config, data, executor, &place, Some(stop), &mut |event| progress.tell(event));
     progress.end();
-    let (summary, profile, _) = trained?;
+    let run::Trained { summary, profile, .. } = trained?;
     let mut plain = summary.clone();
     plain.samples.clear();
     let positive = summary.data.class_name(1);

@@ -110,7 +110,7 @@ impl DeLong {
         Some(AucDifference {
             difference,
             variance,
-            interval: some.then(|| Interval { low: difference - Z * error, high: difference + Z * error }),
+            interval: some.then_some(Interval { low: difference - Z * error, high: difference + Z * error }),
             z,
             p: z.and_then(normal_two_sided),
         })

@@ -29,7 +29,7 @@ pub fn corrected_interval(values: &[f64], held_out: f64, fitted: f64) -> Option<
 fn interval(values: &[f64], factor: f64) -> Option<Interval> {
     let m = mean_std(values)?;
     let half = t_quantile(0.975, (values.len() - 1) as f64)? * m.std? * factor.sqrt();
-    half.is_finite().then(|| Interval { low: m.mean - half, high: m.mean + half })
+    half.is_finite().then_some(Interval { low: m.mean - half, high: m.mean + half })
 }
 
 /// The difference of two means.

@@ -6,7 +6,7 @@ use super::TrainError;
 use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
 use super::fit::Event;
-use super::run::{Place, environment, settings, train_until, write_plots};
+use super::run::{Place, environment, settings, train, write_plots};
 use crate::data::{Dataset, Fold};
 use crate::exec::Executor;
 use crate::fsio;
@@ -81,9 +81,9 @@ pub fn folds(
                 let place = place(&folder, plan.device)?;
                 let data = load(&config)?;
                 let mut tell = |e: Event<'_>| events(FoldEvent::Training(e));
-                let (summary, _, device) = train_until(&config, data, executor, &place, None, &mut tell)?;
-                executor = device;
-                summary
+                let trained = train(&config, data, executor, &place, None, &mut tell)?;
+                executor = trained.executor;
+                trained.summary
             };
             let row = FoldRow::new(seed, index, &summary);
             rows.push(row.ok_or_else(|| TrainError::setting("fold", format!("{} measured none", folder.display())))?);

@@ -62,38 +62,33 @@ fn abandon(folder: &Path) {
     }
 }
 
-/// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`,
-/// `predictions.csv`, `report.html`, and `trace.json` where some steps are profiled. Nothing is written before data, network and device have been found to fit.
-///
-/// # Errors
-/// See [`TrainError`].
-pub fn train(
-    config: &TrainConfig,
-    data: Dataset,
-    executor: Box<dyn Executor>,
-    place: &Place<'_>,
-    events: &mut dyn FnMut(Event<'_>),
-) -> Result<(RunSummary, Option<Profile>), TrainError> {
-    let (summary, profile, _) = train_until(config, data, executor, place, None, events)?;
-    Ok((summary, profile))
-}
-
 /// Raised to have a run stop.
 pub type StopFlag = Arc<AtomicBool>;
 
-/// As [`train`], and gives the device back for the next run; once `stop` is raised, the run ends after the epoch and its
-/// checkpoint.
+/// What [`train`] leaves.
+pub struct Trained {
+    /// What the reports show.
+    pub summary: RunSummary,
+    /// The steps that were timed, where the place asks for it.
+    pub profile: Option<Profile>,
+    /// The device, for the next run.
+    pub executor: Box<dyn Executor>,
+}
+
+/// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`,
+/// `predictions.csv`, `report.html`, and `trace.json` where some steps are profiled. Nothing is written before data, network and
+/// device have been found to fit. Once `stop` is raised, the run ends after the epoch and its checkpoint.
 ///
 /// # Errors
-/// As [`train`], and [`TrainError::Interrupted`].
-pub fn train_until(
+/// See [`TrainError`]; [`TrainError::Interrupted`] where it was stopped.
+pub fn train(
     config: &TrainConfig,
     data: Dataset,
     executor: Box<dyn Executor>,
     place: &Place<'_>,
     stop: Option<StopFlag>,
     events: &mut dyn FnMut(Event<'_>),
-) -> Result<(RunSummary, Option<Profile>, Box<dyn Executor>), TrainError> {
+) -> Result<Trained, TrainError> {
     place.check()?;
     let info = data_info(&data);
     let classes = data.classes.clone();
@@ -140,7 +135,7 @@ pub fn train_until(
     if let Some(profile) = &profile {
         fsio::write_atomic(&place.folder.join(TRACE), profile.trace().to_string().as_bytes())?;
     }
-    Ok((summary, profile, fit.into_executor()))
+    Ok(Trained { summary, profile, executor: fit.into_executor() })
 }
 
 /// What the kept weights do on every split.

@@ -231,15 +231,15 @@ pub fn refit(
     }
     let place = Place { folder: &folder, resume, device: device.to_owned(), profile: false };
     fsio::create_dir(&work)?;
-    let trained = run::train_until(config, load()?, open()?, &place, stop, events);
-    let (summary, _, _) = trained.map_err(|e| match e {
+    let trained = run::train(config, load()?, open()?, &place, stop, events);
+    let trained = trained.map_err(|e| match e {
         TrainError::Interrupted { .. } => SearchError::RefitInterrupted,
         other => other.into(),
     })?;
     remove(&target)?;
     fs::rename(&folder, &target).map_err(|e| fsio::FsError::new("write", &target, e))?;
     remove(&work)?;
-    Ok(summary.network)
+    Ok(trained.summary.network)
 }
 
 /// Whether a run folder is one of this config, apart from what the data decided.
