@@ -106,7 +106,7 @@ echo "array $job: four shards of $trials trials"
 
 # One shard is killed hard in the middle of its work and then requeued.
 victim=$out/trials-1-of-4.jsonl
-for _ in $(seq 600); do [ "$(wc -l <"$victim" 2>/dev/null || echo 0)" -ge 2 ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ "$(wc -l 2>/dev/null <"$victim" || echo 0)" -ge 2 ] && break; sleep 0.1; done
 before=$(wc -l <"$victim")
 [ "$before" -ge 2 ] || { echo "error: shard 1 has finished nothing" >&2; exit 1; }
 scancel --signal=KILL --full "${job}_1"
