@@ -51,8 +51,8 @@ impl Gate {
 }
 
 /// Most accumulators of an invocation: more spill. The time to compile grows with them, so layers below [`SHORT`] multiply-adds, which a
-/// software adapter computes in some milliseconds, get by with half.
-const MOST_SUMS: [usize; 2] = [72, 144];
+/// software adapter computes in some milliseconds, get by with a few less.
+const MOST_SUMS: [usize; 2] = [128, 144];
 const SHORT: usize = 500_000_000;
 
 fn most_sums(p: &Conv2dShape) -> usize {
