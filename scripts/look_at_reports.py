@@ -196,6 +196,9 @@ def main():
     program = args.chromium or next((p for p in map(shutil.which, names) if p), None)
     if not program:
         sys.exit("error: no Chromium; install it, or name the program with --chromium")
+    for page in args.pages:
+        if not page.is_file():
+            sys.exit(f"error: {page}: no such page")
     out = args.out or pathlib.Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
     browser = Browser(program)

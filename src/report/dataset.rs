@@ -18,14 +18,15 @@ pub(super) fn data_section(data: &DataInfo) -> Section {
     if let Some(shared) = &data.shared_patients {
         shared_patients(&mut section, shared);
     }
-    skipped(&mut section, &data.skipped);
+    // Nothing is read of drawn images, and older results do not tell.
+    if data.sizes.is_some() || data.skipped.total > 0 {
+        skipped(&mut section, &data.skipped);
+    }
     let mut figures: Vec<Figure> = balance_figure(data).into_iter().collect();
     if let Some(sizes) = &data.sizes {
         section.push(Block::Table(size_table(sizes)));
-        for (title, bins) in [("Widths of the original images", &sizes.widths), ("Heights", &sizes.heights)] {
-            let title = if title == "Heights" { "Heights of the original images" } else { title };
-            figures.extend(size_figure(title, bins));
-        }
+        figures.extend(size_figure("Widths of the original images", &sizes.widths));
+        figures.extend(size_figure("Heights of the original images", &sizes.heights));
     }
     section.push(Block::Figures(figures));
     pictures(&mut section, data);
@@ -96,14 +97,24 @@ fn images_axis() -> Axis {
 
 fn size_table(sizes: &Sizes) -> Table {
     let mut table = Table::new(
-        "Sizes of the original images in pixels: smallest, median and largest; `train` includes what is held out of it",
-        ["Set as found", ">Images", ">Different sizes", ">Widths", ">Heights"],
+        "Sizes of the original images in pixels: the median, and from the smallest to the largest; train includes what is held out of it",
+        ["Set as found", ">Images", ">Different sizes", ">Width", ">Height"],
     );
-    let spread = |[least, median, most]: [u32; 3]| {
-        if least == most { least.to_string() } else { format!("{least} – {median} – {most}") }
+    let spread = |[least, median, most]: [u32; 3]| -> Cell {
+        if least == most {
+            least.to_string().into()
+        } else {
+            Cell::with_detail(median.to_string(), format!("{least} to {most}"))
+        }
     };
     for s in &sizes.sets {
-        table.push([s.set.clone(), thousands(s.images), thousands(s.distinct), spread(s.width), spread(s.height)]);
+        table.push([
+            Cell::from(s.set.clone()),
+            thousands(s.images).into(),
+            thousands(s.distinct).into(),
+            spread(s.width),
+            spread(s.height),
+        ]);
     }
     table
 }
@@ -162,7 +173,7 @@ fn shared_patients(section: &mut Section, shared: &Named) {
 
 fn skipped(section: &mut Section, skipped: &Named) {
     match skipped.total {
-        0 => section.paragraph("Every image file could be read."),
+        0 => section.paragraph("Every image could be read."),
         n => {
             let files = if n == 1 { "file" } else { "files" };
             section.paragraph(format!("{} {files} could not be read and took no part.", thousands(n)));
@@ -184,7 +195,7 @@ fn pictures(section: &mut Section, data: &DataInfo) {
         "Training images as the network sees them, drawn at random, the classes in turn. Nothing is changed in training."
     } else {
         "Training images, drawn at random, the classes in turn: first as they are, then as a training may see them after \
-         random changes (drawn by the reference of the kernel that trains)."
+         random changes (drawn on the CPU; a GPU's differ by roundings)."
     };
     section.push(Block::Gallery(Gallery {
         caption: caption.to_owned(),
@@ -272,7 +283,7 @@ mod tests {
             "train/a&lt;b&gt;.jpeg",
             "1 patient has images in more than one set",
             "train, test",
-            "384 – 1284 – 2916",
+            "384 to 2916",
             "Held out by patient.",
         ] {
             assert!(html.contains(words), "{words} is not in {html}");
@@ -281,6 +292,6 @@ mod tests {
         let clean = DataInfo { skipped: Named::default(), shared_patients: Some(Named::default()), ..data() };
         let section = data_section(&clean);
         let told = |words: &str| section.blocks.iter().any(|b| matches!(b, Block::Paragraph(t) if t.contains(words)));
-        assert!(told("No patient has images in two sets") && told("Every image file could be read"));
+        assert!(told("No patient has images in two sets") && told("Every image could be read"));
     }
 }

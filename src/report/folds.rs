@@ -191,7 +191,13 @@ fn forest(study: &FoldStudy, score: Score) -> Option<Figure> {
 pub fn folds_report(study: &FoldStudy) -> Report {
     let mut report = Report::new(
         format!("Cross-validation: {}", study.model),
-        format!("{} folds by patient, {} seeds, on {}", study.folds, study.seeds, study.data),
+        format!(
+            "{} folds by patient, {} seed{}, on {}",
+            study.folds,
+            study.seeds,
+            if study.seeds == 1 { "" } else { "s" },
+            study.data
+        ),
     );
     if study.synthetic {
         report.warnings.push(SYNTHETIC.to_owned());

@@ -198,6 +198,8 @@ enum BlockView<'a> {
 #[derive(Serialize)]
 struct TileView<'a> {
     src: String,
+    /// Begins a row of columns, and names it.
+    first: bool,
     width: u32,
     height: u32,
     name: &'a str,
@@ -253,10 +255,11 @@ impl<'a> BlockView<'a> {
                 Self::Images { cards: images.iter().map(|i| CardView::new(i, names)).collect::<Result<_, _>>()? }
             }
             Block::Gallery(g) => {
-                let tile = |p: &'a Picture| {
-                    Ok(TileView { src: data_uri(p)?, width: p.width, height: p.height, name: &p.name })
+                let tile = |(i, p): (usize, &'a Picture)| {
+                    let first = !g.columns.is_empty() && i % g.columns.len() == 0;
+                    Ok(TileView { src: data_uri(p)?, first, width: p.width, height: p.height, name: &p.name })
                 };
-                let tiles = g.pictures.iter().map(tile).collect::<Result<_, ReportError>>()?;
+                let tiles = g.pictures.iter().enumerate().map(tile).collect::<Result<_, ReportError>>()?;
                 Self::Gallery { caption: &g.caption, columns: &g.columns, tiles }
             }
         })

@@ -77,7 +77,7 @@ pub fn run_report(run: &RunSummary) -> Report {
         }
         report.sections.push(ranking);
     }
-    report.sections.extend(calibration_section(&named, &positive, run.data.class_names.len()));
+    report.sections.extend(calibration_section(&named, "Set", &positive, run.data.class_names.len()));
     if let Some(images) = sample_section(run) {
         report.sections.push(images);
     }

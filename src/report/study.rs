@@ -227,7 +227,7 @@ pub fn study_report(study: &DepthStudy) -> Report {
             section.paragraph(THRESHOLDS);
         }
         let classes = study.data.class_names.len();
-        if let Some(calibration) = calibration_section(&chosen, &study.data.class_name(1), classes) {
+        if let Some(calibration) = calibration_section(&chosen, "Network", &study.data.class_name(1), classes) {
             section.blocks.extend(calibration.blocks);
         }
         report.sections.push(section);

@@ -13,9 +13,9 @@ const DRAWN: u64 = 30;
 /// What the thresholds do, a row for each set and threshold; `None` where there is none.
 #[must_use]
 pub fn threshold_table(results: &[(String, &SplitResult)], head: &str, positive: &str) -> Option<Table> {
-    let rate = |r: Rate| {
-        Cell::with_detail(optional(r.value), r.patients.or(r.images).map_or_else(String::new, |i| i.to_string()))
-    };
+    // Where all images are decided alike a bootstrap draws nothing else, and its interval of no width promises too much.
+    let interval = |r: Rate| r.patients.filter(|i| i.low < i.high).or(r.images);
+    let rate = |r: Rate| Cell::with_detail(optional(r.value), interval(r).map_or_else(String::new, |i| i.to_string()));
     let headers = [
         head.to_owned(),
         ">Threshold".to_owned(),
@@ -24,10 +24,10 @@ pub fn threshold_table(results: &[(String, &SplitResult)], head: &str, positive:
         ">Precision".to_owned(),
         ">Negative predictive value".to_owned(),
         ">Accuracy".to_owned(),
-        format!(">Found {positive}"),
-        format!(">Missed {positive}"),
+        ">Found".to_owned(),
+        ">Missed".to_owned(),
         ">False alarms".to_owned(),
-        ">Rightly cleared".to_owned(),
+        ">Cleared".to_owned(),
     ];
     let mut table =
         Table::new(format!("Operating points: what a threshold on the probability of {positive} does"), headers);
@@ -50,12 +50,14 @@ pub fn threshold_table(results: &[(String, &SplitResult)], head: &str, positive:
 /// What to know when reading [`threshold_table`].
 pub(super) const THRESHOLDS: &str = "An image counts as positive from the threshold on. The threshold of a wanted \
     sensitivity is chosen on the validation images and applied unchanged to the others, where it may find more or fewer. \
-    Brackets: 95 % intervals, over patients where they are known. Precision and negative predictive value hold for the \
+    Brackets: 95 % intervals, over patients where they are known, else Wilson's over images. Found and missed are positive \
+    images, false alarms and cleared ones negative. Precision and negative predictive value hold for the \
     share of positive images found here, which is not that of a hospital.";
 
 /// Reliability diagrams, their table and the temperature; `None` where nothing was calibrated.
 pub(super) fn calibration_section(
     results: &[(String, &SplitResult)],
+    head: &str,
     positive: &str,
     classes: usize,
 ) -> Option<Section> {
@@ -73,7 +75,7 @@ pub(super) fn calibration_section(
          Scaling divides the logits by one temperature, fitted on the validation images (Guo et al., ICML 2017); it changes no \
          decision at 0.5 and no ranking of two classes."
     ));
-    section.push(Block::Table(calibration_table(&all)));
+    section.push(Block::Table(calibration_table(&all, head)));
     let mut problems: Vec<&String> = all.iter().filter_map(|(_, _, c)| c.scaled.as_ref().err()).collect();
     problems.dedup();
     for problem in problems {
@@ -93,11 +95,11 @@ pub(super) fn calibration_section(
     Some(section)
 }
 
-fn calibration_table(all: &[(&str, &SplitResult, &Calibrated)]) -> Table {
+fn calibration_table(all: &[(&str, &SplitResult, &Calibrated)], head: &str) -> Table {
     let mut table = Table::new(
         "Calibration, ten bins of equal width, and after temperature scaling",
         [
-            "Set",
+            head,
             ">Images",
             ">ECE",
             ">MCE",

@@ -166,7 +166,8 @@ fn sheet(images: &Images, classes: &[String], config: &TrainConfig) -> Result<Op
     let mut pictures = Vec::new();
     for (row, (planes, &i)) in sheet.rows.iter().zip(&chosen).enumerate() {
         for (column, planes) in planes.iter().enumerate() {
-            let name = if column == 0 { name(row, i) } else { String::new() };
+            let name = name(row, i);
+            let name = if column == 0 { name } else { format!("{name}, {}", columns[column]) };
             pictures.push(Picture::from_planes(name, planes, shape));
         }
     }
@@ -251,6 +252,6 @@ mod tests {
         let info = data_info(&data(), &TrainConfig { augment, ..TrainConfig::default() }).unwrap();
         let sheet = info.pictures.sheet.unwrap();
         assert_eq!((sheet.columns.len(), sheet.pictures.len(), sheet.rows.len()), (4, 16, 4));
-        assert!(sheet.pictures[0].name.starts_with('1') && sheet.pictures[1].name.is_empty());
+        assert!(sheet.pictures[0].name.starts_with("1 ") && sheet.pictures[1].name.ends_with(", draw 1"));
     }
 }

@@ -33,7 +33,7 @@ pub struct Mark {
     pub at: (f64, f64),
     /// Its colour, that of its line.
     pub colour: usize,
-    /// Circle, square, diamond or triangle; larger numbers begin anew.
+    /// Ring, square, diamond or triangle; larger numbers begin anew.
     pub shape: usize,
 }
 
@@ -92,9 +92,9 @@ impl LineChart {
         for mark in self.marks.iter().filter(|m| m.at.0.is_finite() && m.at.1.is_finite()) {
             let (x, y) = area.at(mark.at);
             canvas.raw(format_args!(
-                "<path d=\"{}\" class=\"m{} mark\"><title>{}: {} {:.4}, {:.4}</title></path>",
+                "<path d=\"{}\" class=\"{}\"><title>{}: {} {:.4}, {:.4}</title></path>",
                 large_marker(mark.shape, x, y),
-                mark.colour % 6,
+                mark_class(mark.shape, mark.colour),
                 escape(&mark.name),
                 escape(&self.x.label),
                 mark.at.0,
@@ -127,7 +127,7 @@ impl LineChart {
             let Some(series) = self.series.get(i) else {
                 let shape = kinds[i - self.series.len()].shape;
                 let path = large_marker(shape, x + 12.0, y - 4.0);
-                canvas.raw(format_args!("<path d=\"{path}\" class=\"m5 mark\"/>"));
+                canvas.raw(format_args!("<path d=\"{path}\" class=\"{}\"/>", mark_class(shape, 5)));
                 continue;
             };
             canvas.line((x, y - 4.0), (x + 24.0, y - 4.0), &class(series, self.markers));
@@ -157,6 +157,8 @@ impl LineChart {
         if !path.is_empty() {
             canvas.raw(format_args!("<path d=\"{path}\" class=\"{}\"/>", class(series, self.markers)));
         }
+        // A line of one point alone would not show.
+        let alone = series.points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).count() == 1;
         for (i, &p) in series.points.iter().enumerate() {
             if !(p.0.is_finite() && p.1.is_finite()) {
                 continue;
@@ -170,10 +172,10 @@ impl LineChart {
                     series.colour % 6
                 ));
             }
-            if self.markers && !series.dashed {
+            if self.markers && (!series.dashed || alone) {
                 canvas.raw(format_args!(
                     "<path d=\"{}\" class=\"m{}\"><title>{}: {} {}, {:.4}</title></path>",
-                    marker(series.colour, x, y),
+                    marker(series.colour + usize::from(series.dashed), x, y),
                     series.colour % 6,
                     escape(&series.name),
                     escape(&self.x.label),
@@ -206,11 +208,16 @@ pub(super) fn marker(kind: usize, x: f64, y: f64) -> String {
     }
 }
 
-/// The shapes of [`marker`], half as large again.
+/// The circle is hollow, so that a mark of another shape shows in it.
+fn mark_class(shape: usize, colour: usize) -> String {
+    if shape.is_multiple_of(4) { format!("l{} hollow mark", colour % 6) } else { format!("m{} mark", colour % 6) }
+}
+
+/// The shapes of [`marker`], larger.
 fn large_marker(kind: usize, x: f64, y: f64) -> String {
     let (px, py) = (px(x), px(y));
     match kind % 4 {
-        0 => format!("M{px} {py}m-5.4 0a5.4 5.4 0 1 0 10.8 0a5.4 5.4 0 1 0 -10.8 0z"),
+        0 => format!("M{px} {py}m-7.6 0a7.6 7.6 0 1 0 15.2 0a7.6 7.6 0 1 0 -15.2 0z"),
         1 => format!("M{px} {py}m-4.8 -4.8h9.6v9.6h-9.6z"),
         2 => format!("M{px} {py}m0 -6.6l6.6 6.6l-6.6 6.6l-6.6 -6.6z"),
         _ => format!("M{px} {py}m0 -7.2l6.6 11.4h-13.2z"),
