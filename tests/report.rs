@@ -4,12 +4,17 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
 use radiograd::report::data::{
-    DataInfo, DepthStudy, EpochRow, NetworkResult, RunSummary, SampleImage, SeedResult, SplitCounts, SplitResult,
+    ContactSheet, DataInfo, DepthStudy, EpochRow, Named, NetworkResult, Picture, Pictures, RunSummary, SampleImage,
+    SeedResult, SizeBin, SizeRow, Sizes, SplitCounts, SplitResult,
 };
-use radiograd::report::html::{NOTICE, Report};
-use radiograd::report::{published_depth_figures, run_report, seed_table, split_table, study_report, study_table};
+use radiograd::report::html::{Block, NOTICE, Report};
+use radiograd::report::{
+    published_depth_figures, run_report, seed_table, split_table, study_report, study_table, threshold_table,
+};
 use radiograd::rng::{Rng, Stream};
 use radiograd::stats::wilson;
+use radiograd::train::evaluate::{BINS, assess};
+use radiograd::train::predictions::SplitPredictions;
 
 /// Labels and probabilities of `count` images; larger `skill` means fewer errors.
 fn answers(count: usize, classes: usize, skill: f32, seed: u32) -> (Vec<u32>, Vec<f64>) {
@@ -30,7 +35,17 @@ fn answers(count: usize, classes: usize, skill: f32, seed: u32) -> (Vec<u32>, Ve
 
 fn split(name: &str, count: usize, classes: usize, skill: f32, seed: u32) -> SplitResult {
     let (labels, p) = answers(count, classes, skill, seed);
-    SplitResult::new(name, &labels, &p, classes, seed).unwrap()
+    let mut result = SplitResult::new(name, &labels, &p, classes, seed).unwrap();
+    let set = |split: &str, (labels, probabilities): (Vec<u32>, Vec<f64>)| SplitPredictions {
+        split: split.to_owned(),
+        images: (0..labels.len()).map(|i| i.to_string()).collect(),
+        patients: (0..labels.len()).map(|i| i.to_string()).collect(),
+        labels,
+        probabilities,
+    };
+    let validation = set("val", answers(1000, classes, skill, seed + 1));
+    assess(&mut result, &validation, &set(name, (labels, p)), classes, seed).unwrap();
+    result
 }
 
 /// Trains nothing, but the intervals take a while: each is computed once.
@@ -105,6 +120,30 @@ fn data(synthetic: bool, class_names: &[&str]) -> DataInfo {
             },
         ],
         notes: vec!["The validation set holds patients that the training set does not.".into()],
+        sizes: Some(Sizes {
+            sets: vec![SizeRow {
+                set: "train".into(),
+                images: 5216,
+                distinct: 4366,
+                width: [384, 1284, 2916],
+                height: [127, 888, 2663],
+            }],
+            widths: (0..6).map(|k| SizeBin { from: 500 * k, to: 500 * k + 499, count: u64::from(870 + k) }).collect(),
+            heights: (0..6).map(|k| SizeBin { from: 500 * k, to: 500 * k + 499, count: u64::from(880 - k) }).collect(),
+        }),
+        skipped: Named { total: 1, first: vec![("train/NORMAL/empty.jpeg".into(), "the file is empty".into())] },
+        shared_patients: Some(Named { total: 1, first: vec![("person23".into(), "train, test".into())] }),
+        pictures: Pictures {
+            means: class_names
+                .iter()
+                .map(|name| Picture { name: (*name).into(), ..sample(0, 0, Vec::new(), 1).picture() })
+                .collect(),
+            sheet: Some(ContactSheet {
+                columns: ["as it is", "draw 1", "draw 2"].map(str::to_owned).to_vec(),
+                pictures: (0..6).map(|k| sample(k, 0, Vec::new(), 1).picture()).collect(),
+                rows: (0..2).map(|k| (format!("train/{k}.jpeg"), class_names[0].to_owned())).collect(),
+            }),
+        },
     }
 }
 
@@ -210,6 +249,12 @@ fn names_are_escaped_everywhere() {
     summary.network.test.as_mut().unwrap().name = evil[0].into();
     summary.config = pairs(&[(evil[0], evil[1])]);
     summary.data.notes = vec![evil[0].into()];
+    summary.data.skipped.first = vec![(evil[0].into(), evil[1].into())];
+    summary.data.shared_patients = Some(Named { total: 1, first: vec![(evil[1].into(), evil[0].into())] });
+    summary.data.sizes.as_mut().unwrap().sets[0].set = evil[0].into();
+    summary.data.pictures.means[0].name = evil[1].into();
+    summary.data.pictures.sheet.as_mut().unwrap().columns[1] = evil[0].into();
+    summary.data.pictures.sheet.as_mut().unwrap().rows[0] = (evil[0].into(), evil[1].into());
     summary.samples[0].name = evil[1].into();
     for html in [run_report(&summary).render().unwrap(), study_report(&study(false, 2, &evil)).render().unwrap()] {
         assert!(!html.contains("<script") && !html.contains("<img src=x"));
@@ -243,10 +288,16 @@ fn pictures_and_tables_show_equal_numbers() {
                     assert!(cells.iter().any(|c| c == number), "{name}, {}: {number}", figure.plot.title());
                 }
             }
-            // Curves over the unit square have no markers; their table holds the corners of the drawn line.
-            let corners = doc.descendants().filter_map(|n| n.attribute("d")).map(|d| d.matches(['M', 'L']).count());
-            if told == 0 {
-                assert_eq!(corners.sum::<usize>(), figure.numbers.rows().len(), "{}", figure.plot.title());
+            // Curves over the unit square have no markers; their table holds the corners of the drawn line, and the operating points.
+            let of = |class: fn(&str) -> bool| {
+                let paths = doc.descendants().filter(move |n| n.attribute("class").is_some_and(class));
+                paths.filter_map(|n| n.attribute("d")).map(|d| d.matches(['M', 'L']).count()).sum::<usize>()
+            };
+            let marks = doc.descendants().filter(|n| n.attribute("class").is_some_and(|c| c.ends_with(" mark")));
+            let marks = marks.filter(|n| n.first_element_child().is_some()).count();
+            if told == marks {
+                let corners = of(|c| c.starts_with('l') && !c.ends_with("mark"));
+                assert_eq!(corners + marks, figure.numbers.rows().len(), "{}", figure.plot.title());
             }
         }
     }
@@ -319,6 +370,71 @@ fn the_worst_errors_come_first() {
     // Label 1 with p = 0.04 + 1/12 is the worst error among the odd ones; label 0 with p = 0.04 + 10/12 among the even ones.
     assert!(at(10) < at(1) || at(1) < at(3));
     assert!(at(1) < at(3) && at(3) < at(5));
+}
+
+/// The table of operating points and the diagram hold what the statistics say, figure by figure.
+#[test]
+fn thresholds_and_calibration_are_those_of_the_statistics() {
+    let summary = run(&NAMES);
+    let test = summary.network.test.as_ref().unwrap();
+    let named = [("test".to_owned(), test)];
+    let table = threshold_table(&named, "Set", "PNEUMONIA").unwrap();
+    assert_eq!(table.rows().len(), 2);
+    for (row, t) in table.rows().iter().zip(&test.thresholds) {
+        let p = &t.point;
+        let want = [p.threshold].into_iter().chain(p.rates().iter().map(|r| r.1.value.unwrap())).collect::<Vec<_>>();
+        for (cell, v) in row[1..].iter().zip(want) {
+            assert_eq!(cell.text, format!("{v:.4}"));
+        }
+        assert_eq!(row[1].detail, t.choice.to_string());
+        let counts = [p.true_positives, p.false_negatives, p.false_positives, p.true_negatives];
+        assert_eq!(row[7..].iter().map(|c| c.text.clone()).collect::<Vec<_>>(), counts.map(|n| n.to_string()));
+    }
+    let c = test.calibration.as_ref().unwrap();
+    let scaled = c.scaled.as_ref().unwrap();
+    let report = run_report(&summary);
+    let section = report.sections.iter().find(|s| s.title == "Calibration").unwrap();
+    let Some(Block::Table(table)) = section.blocks.iter().find(|b| matches!(b, Block::Table(_))) else {
+        panic!("no table");
+    };
+    let row: Vec<&str> = table.rows()[1].iter().map(|c| c.text.as_str()).collect();
+    let want = [
+        c.before.ece,
+        c.before.mce,
+        c.log_loss,
+        scaled.temperature,
+        scaled.after.ece,
+        scaled.after.mce,
+        scaled.log_loss,
+    ];
+    assert_eq!((row[0], row[1]), ("test", "624"));
+    assert_eq!(row[2..], want.map(|v| format!("{v:.4}")));
+    let figures: Vec<_> =
+        section.blocks.iter().flat_map(|b| if let Block::Figures(f) = b { &f[..] } else { &[] }).collect();
+    // 16 official images make no diagram.
+    assert_eq!(figures.len(), 2);
+    assert_eq!(figures[1].numbers.rows().len(), c.before.bins.len() + scaled.after.bins.len());
+    assert!(c.before.bins.len() <= BINS);
+    for (row, bin) in figures[1].numbers.rows().iter().zip(&c.before.bins) {
+        let cells = [bin.count.to_string(), format!("{:.4}", bin.confidence), format!("{:.4}", bin.share)];
+        assert_eq!(row[2..].iter().map(|c| c.text.clone()).collect::<Vec<_>>(), cells);
+    }
+}
+
+#[test]
+fn results_of_older_runs_still_read() {
+    let mut value = serde_json::to_value(run(&NAMES)).unwrap();
+    for set in ["val", "test", "official"] {
+        let set = value["network"][set].as_object_mut().unwrap();
+        set.remove("thresholds").unwrap();
+        set.remove("calibration").unwrap();
+    }
+    for key in ["sizes", "skipped", "shared_patients"] {
+        value["data"].as_object_mut().unwrap().remove(key).unwrap();
+    }
+    let summary: RunSummary = serde_json::from_value(value).unwrap();
+    let html = run_report(&summary).render().unwrap();
+    assert!(!html.contains("Calibration") && !html.contains("Operating points"));
 }
 
 #[test]

@@ -290,7 +290,13 @@ fn a_run_names_its_tuned_kernels_and_says_when_it_goes_on_with_others() {
         Box::new(gpu::Executor::new(gpu.clone(), options))
     };
     let folder = tempfile::tempdir().unwrap();
-    let place = |resume| Place { folder: folder.path(), resume, device: "a GPU".to_owned(), profile: false };
+    let place = |resume| Place {
+        folder: folder.path(),
+        resume,
+        device: "a GPU".to_owned(),
+        profile: false,
+        tensorboard: false,
+    };
     let run = |config: &TrainConfig, resume, tuned: Option<&Arc<Tuned>>| -> (Vec<String>, String) {
         let mut notes = Vec::new();
         let summary = run::train(config, phantom(config.size), executor(tuned), &place(resume), None, &mut |event| {

@@ -194,7 +194,13 @@ fn read_cache(
     let folder = tempfile::tempdir().map_err(|e| FsError::new("create", &there, e))?;
     let hashes: Vec<Result<blake3::Hash, String>> = contents.iter().map(|c| Ok(c.1)).collect();
     let key = cache::key(&hashes, s.size, s.channels);
-    cache::put(folder.path(), &key, n, stride, &mut Decoded { pixels: pixels.to_vec(), failed: Vec::new() })?;
+    cache::put(
+        folder.path(),
+        &key,
+        n,
+        stride,
+        &mut Decoded { pixels: pixels.to_vec(), failed: Vec::new(), sizes: vec![(0, 0); n] },
+    )?;
     repeat(s.budget, || {
         wall(|| match cache::get(folder.path(), &key, n, stride) {
             Some(found) if found.pixels == pixels => Ok(()),

@@ -43,6 +43,9 @@ pub struct FoldsArgs {
     /// Seeds: so many partitions, each trained in full
     #[arg(long, default_value_t = 1)]
     pub seeds: u32,
+    /// Write each training's curves into its folder, for `tensorboard --logdir DIR`
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Folder of the study, a run folder for each fold in it; a new one below `runs` where none is named
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -88,7 +91,14 @@ pub fn run(args: &FoldsArgs, cx: &Context) -> Result<(), Failure> {
     let out = args.out.clone().unwrap_or_else(|| loading::fresh_folder("folds"));
     let fresh = !out.exists();
     crate::fsio::create_writable_dir(&out)?;
-    let plan = Folds { config: &config, folds: args.folds, seeds: args.seeds, out: &out, device: &device };
+    let plan = Folds {
+        config: &config,
+        folds: args.folds,
+        seeds: args.seeds,
+        out: &out,
+        device: &device,
+        tensorboard: args.tensorboard,
+    };
     let mut progress = loading::Progress::new(cx, config.epochs, "");
     let mut load = |config: &TrainConfig| {
         let data = load(&source, &loading::options(config, Splits::STUDY, cx)).map_err(TrainError::from)?;

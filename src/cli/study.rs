@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Context, Failure, loading};
 use crate::data::{Splits, load};
 use crate::report::{seed_table, study_table};
+use crate::train::run::TENSORBOARD;
 use crate::train::{ClassWeights, Override, TrainConfig, study};
 
 /// Comparisons of several networks on the same images.
@@ -44,6 +45,9 @@ pub struct DepthArgs {
     /// Any other setting of a training, by its key: --set optimizer.weight_decay=0.1
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<Override>,
+    /// Write each training's curves below DIR/tensorboard, for `tensorboard --logdir DIR`
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Folder for report.html, study.json and plots; a new one below `runs` where none is named
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -92,6 +96,10 @@ fn depth(args: &DepthArgs, cx: &Context) -> Result<(), Failure> {
         let out = out.display();
         return Err(Failure::Message(format!("{out} already holds a study: name another folder with --out")));
     }
+    if args.tensorboard && out.join(TENSORBOARD).exists() {
+        let out = out.display();
+        return Err(Failure::Message(format!("{out} already holds curves of a study: name another folder with --out")));
+    }
     let data = load(&loading::source(&config.data)?, &loading::options(&config, Splits::STUDY, cx))?;
     loading::say_notes(&data, cx);
     // A folder that cannot be written must be known before the training, not after it.
@@ -99,7 +107,8 @@ fn depth(args: &DepthArgs, cx: &Context) -> Result<(), Failure> {
     crate::fsio::create_writable_dir(&out)?;
     let mut progress = loading::Progress::new(cx, config.epochs, "");
     let mut now = String::new();
-    let result = study::depth(&config, &data, executor, &device, args.seeds, &mut |name, seed, event| {
+    let curves = args.tensorboard.then_some(out.as_path());
+    let result = study::depth(&config, &data, executor, &device, args.seeds, curves, &mut |name, seed, event| {
         let title = if args.seeds > 1 { format!("{name} seed {seed} ") } else { format!("{name} ") };
         if title != now {
             progress.end();

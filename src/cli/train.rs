@@ -88,6 +88,9 @@ pub struct TrainArgs {
     /// Go on with the run in the folder that --out names
     #[arg(long, requires = "out")]
     pub resume: bool,
+    /// Write the curves into RUN/tensorboard, for `tensorboard --logdir RUN`
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Profile the 3rd to the 8th step: a table of time by op, and RUN/trace.json, which Perfetto opens
     #[arg(long)]
     pub profile: bool,
@@ -175,7 +178,8 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let device = opened.line();
     let executor = opened.device.into_executor();
     let out = args.out.clone().unwrap_or_else(|| loading::fresh_folder(&config.model));
-    let place = Place { folder: &out, resume: args.resume, device, profile: args.profile };
+    let place =
+        Place { folder: &out, resume: args.resume, device, profile: args.profile, tensorboard: args.tensorboard };
     place.check()?;
     let data = load(&loading::source(&config.data)?, &options)?;
     loading::say_notes(&data, cx);

@@ -1,7 +1,7 @@
 //! Decoded and resized pixels on disk, keyed by the contents of the files and the settings.
 //!
-//! One file a split and size: the pixels, then a trailer (key, counts, unreadable files), then the BLAKE3 hash of all
-//! that. A file that is damaged, cut short or of another version is as good as absent. A folder that cannot be written
+//! One file a split and size: the pixels, then a trailer (key, counts, unreadable files, original sizes), then the BLAKE3
+//! hash of all that. A file that is damaged, cut short or of another version is as good as absent. A folder that cannot be written
 //! costs time, never the run.
 
 use std::fs;
@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use crate::fsio;
 
-/// Counts up whenever decoding, conversion to grey or resizing changes its results.
-const VERSION: u32 = 1;
+/// Counts up whenever decoding, conversion to grey or resizing changes its results, or the file its form.
+const VERSION: u32 = 2;
 /// The oldest files go when the folder holds more than this.
 const MAX_CACHE: u64 = 16 << 30;
 const EXTENSION: &str = "rgcache";
@@ -50,6 +50,8 @@ pub(crate) struct Decoded {
     pub pixels: Vec<u8>,
     /// Place in the list and reason of each unreadable file, ascending.
     pub failed: Vec<(usize, String)>,
+    /// Width and height of each readable file before it was resized, in the order of `pixels`.
+    pub sizes: Vec<(u32, u32)>,
 }
 
 /// What identifies decoded pixels: the content of every file in order (or why it could not be read), and the settings.
@@ -86,7 +88,7 @@ pub(crate) fn get(folder: &Path, key: &blake3::Hash, files: usize, stride: usize
 fn read(path: &Path, key: &blake3::Hash, files: usize, stride: usize) -> Option<Decoded> {
     let meta = fs::metadata(path).ok()?;
     // Reasons are short (see `put`), so nothing whole is larger than this.
-    let most = (files as u64) * (stride as u64 + 12 + 1024) + 1024;
+    let most = (files as u64) * (stride as u64 + 12 + 8 + 1024) + 1024;
     if !meta.is_file() || meta.len() > most {
         return None;
     }
@@ -123,8 +125,10 @@ fn read(path: &Path, key: &blake3::Hash, files: usize, stride: usize) -> Option<
         }
         failed.push((index, reason));
     }
+    let mut side = || Some(u32::from_le_bytes(next(4)?.try_into().ok()?));
+    let sizes = (count..files).map(|_| Some((side()?, side()?))).collect::<Option<Vec<_>>>()?;
     bytes.truncate(trailer_at);
-    Some(Decoded { pixels: bytes, failed })
+    Some(Decoded { pixels: bytes, failed, sizes })
 }
 
 /// Keeps `decoded` under `key`. Failure is no failure of the caller: the reason is returned for the log.
@@ -148,6 +152,10 @@ pub(crate) fn put(
         bytes.extend_from_slice(&(*index as u64).to_le_bytes());
         bytes.extend_from_slice(&(reason.len() as u32).to_le_bytes());
         bytes.extend_from_slice(reason.as_bytes());
+    }
+    for (width, height) in &decoded.sizes {
+        bytes.extend_from_slice(&width.to_le_bytes());
+        bytes.extend_from_slice(&height.to_le_bytes());
     }
     let trailer = (bytes.len() - pixels) as u64;
     bytes.extend_from_slice(&trailer.to_le_bytes());
@@ -192,7 +200,7 @@ mod tests {
     fn sample() -> (blake3::Hash, Decoded) {
         let files = [Ok(blake3::hash(b"a")), Err("gone".to_owned()), Ok(blake3::hash(b"b"))];
         let failed = vec![(1, "gone".to_owned())];
-        (key(&files, (2, 2), 1), Decoded { pixels: (0..8).collect(), failed })
+        (key(&files, (2, 2), 1), Decoded { pixels: (0..8).collect(), failed, sizes: vec![(9, 7), (1024, 768)] })
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::cache::{self, Decoded};
 use super::error::{DataError, one_line, shown};
 use super::images::Images;
 use super::patient::patient_of;
-use super::{Dataset, LoadOptions, Need, Skipped, Stage, check_bytes, check_classes, decode, split_train};
+use super::{Dataset, LoadOptions, Need, Originals, Skipped, Stage, check_bytes, check_classes, decode, split_train};
 use crate::fsio::FsError;
 
 /// One file of a class folder.
@@ -162,6 +162,7 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
         official_val: None,
         test: None,
         skipped: Vec::new(),
+        originals: Vec::new(),
         notes: Vec::new(),
         content_hash: String::new(),
     };
@@ -220,6 +221,7 @@ fn read_split(
     data: &mut Dataset,
 ) -> Result<Images, DataError> {
     let decoded = decode_all(root, split, &list.entries, o, &mut data.notes)?;
+    data.originals.push(Originals { set: split, sizes: decoded.sizes });
     let mut failed = decoded.failed.into_iter().peekable();
     let mut images = Images {
         channels: o.channels,
@@ -307,7 +309,7 @@ fn decode_files(
     })?;
     pixels.resize(bytes, 0_u8);
     let counter = Counter::new(o, Stage::Decoding, split, entries.len());
-    type Outcome = (Result<blake3::Hash, String>, Result<(), String>);
+    type Outcome = (Result<blake3::Hash, String>, Result<(u32, u32), String>);
     let outcomes: Vec<Outcome> = pixels
         .par_chunks_exact_mut(stride)
         .zip(entries.par_iter())
@@ -316,7 +318,8 @@ fn decode_files(
                 Err(reason) => (Err(reason.clone()), Err(reason)),
                 Ok(bytes) => {
                     let done = decode::decode(&bytes, o.channels).and_then(|p| {
-                        decode::resize_into(resizer, (&p.pixels, p.width, p.height, p.channels), o.size, out)
+                        decode::resize_into(resizer, (&p.pixels, p.width, p.height, p.channels), o.size, out)?;
+                        Ok((p.width, p.height))
                     });
                     (Ok(blake3::hash(&bytes)), done)
                 }
@@ -325,19 +328,19 @@ fn decode_files(
             outcome
         })
         .collect();
-    let (mut failed, mut hashes, mut kept) = (Vec::new(), Vec::with_capacity(entries.len()), 0);
+    let (mut failed, mut hashes, mut sizes) = (Vec::new(), Vec::with_capacity(entries.len()), Vec::new());
     for (i, (hash, done)) in outcomes.into_iter().enumerate() {
         hashes.push(hash);
         match done {
-            Ok(()) => {
-                pixels.copy_within(i * stride..(i + 1) * stride, kept * stride);
-                kept += 1;
+            Ok(size) => {
+                pixels.copy_within(i * stride..(i + 1) * stride, sizes.len() * stride);
+                sizes.push(size);
             }
             Err(reason) => failed.push((i, reason)),
         }
     }
-    pixels.truncate(kept * stride);
-    Ok((Decoded { pixels, failed }, hashes))
+    pixels.truncate(sizes.len() * stride);
+    Ok((Decoded { pixels, failed, sizes }, hashes))
 }
 
 /// Counts finished images over all threads and reports about a hundred times in all.

@@ -277,6 +277,15 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// How large the readable images of one set were before they were resized.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Originals {
+    /// The folder or array that they come from: `train` (what is held out of it included), `val` or `test`.
+    pub set: &'static str,
+    /// Width and height of each image in pixels.
+    pub sizes: Vec<(u32, u32)>,
+}
+
 /// Everything that a command asked for, in memory.
 #[derive(Clone, Debug)]
 pub struct Dataset {
@@ -296,6 +305,8 @@ pub struct Dataset {
     pub test: Option<Images>,
     /// Files that were left out, by name.
     pub skipped: Vec<Skipped>,
+    /// Sizes of the images as they were found; empty for images that a program drew.
+    pub originals: Vec<Originals>,
     /// How the splits came about, one sentence each; for the log and the report.
     pub notes: Vec<String>,
     /// BLAKE3 of the sizes, labels, names and pixels of all loaded splits: equal hashes mean the same data, split alike.

@@ -14,7 +14,7 @@ use zip::result::ZipError;
 use super::error::{DataError, one_line, shown};
 use super::images::Images;
 use super::npy::{Header, read_header};
-use super::{Dataset, LoadOptions, Need, Stage, check_bytes, check_classes, decode, split_train};
+use super::{Dataset, LoadOptions, Need, Originals, Stage, check_bytes, check_classes, decode, split_train};
 use crate::fsio::FsError;
 
 /// Deflate never makes more than this out of one byte; an entry that claims more is no honest array.
@@ -250,6 +250,7 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
         official_val: None,
         test: None,
         skipped: Vec::new(),
+        originals: Vec::new(),
         notes: vec!["patients are unknown in an .npz file: every image counts as its own".to_owned()],
         content_hash: String::new(),
     };
@@ -272,7 +273,8 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
     let wants = [train_is_read, reads[1], wants_test];
     for (i, split) in ["train", "val", "test"].into_iter().enumerate() {
         let Some(labels) = labels[i].take().filter(|_| wants[i]) else { continue };
-        let images = read_split(&mut npz, split, &labels, &data.classes, o)?;
+        let (images, size) = read_split(&mut npz, split, &labels, &data.classes, o)?;
+        data.originals.push(Originals { set: split, sizes: vec![size; images.len()] });
         match split {
             "train" if wants_val && !has[1] => {
                 let (train, val) = split_train(path, images, &data.classes, o, &mut data.notes)?;
@@ -312,13 +314,14 @@ pub(crate) fn check_count(split: &str, images: usize, labels: usize) -> Result<(
     if images == labels { Ok(()) } else { Err(format!("{images} images, but {split}_labels has {labels} labels")) }
 }
 
+/// The images of a split, and their width and height in the file.
 fn read_split(
     npz: &mut Npz,
     split: &'static str,
     labels: &[i64],
     classes: &[String],
     o: &LoadOptions,
-) -> Result<Images, DataError> {
+) -> Result<(Images, (u32, u32)), DataError> {
     let checked = check_labels(npz.path, split, labels, classes)?;
     check_classes(npz.path, split, classes, &checked, &[])?;
     check_bytes(npz.path, labels.len(), o)?;
@@ -346,5 +349,8 @@ fn read_split(
         .map_err(|problem| npz.error(&format!("{split}_images"), problem))?;
     let names: Vec<String> = (0..labels.len()).map(|i| format!("{split}/{i}")).collect();
     let (height, width) = o.size;
-    Ok(Images { channels: o.channels, height, width, pixels, labels: checked, patients: names.clone(), names })
+    let original = (read.shape[2] as u32, read.shape[1] as u32);
+    let images =
+        Images { channels: o.channels, height, width, pixels, labels: checked, patients: names.clone(), names };
+    Ok((images, original))
 }

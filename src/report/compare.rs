@@ -1,8 +1,10 @@
 //! The page of a comparison: the runs, who beats whom, and how sure that is.
 
-use super::comparison::{Comparison, Difference, Pair, Verdict};
+use super::comparison::{Comparison, Difference, Pair, RunRow, Verdict};
+use super::data::{DataInfo, SplitCounts};
+use super::dataset::{balance_figure, class_table};
 use super::html::{Block, Figure, Report, Section};
-use super::parts::{NONE, fixed, optional};
+use super::parts::{NONE, Ranked, fixed, optional, ranking_figures};
 use super::plot::{Axis, Forest, ForestRow, Range};
 use super::table::{Cell, Table};
 use crate::stats::{Interval, MeanDifference, Score};
@@ -202,6 +204,7 @@ pub fn compare_report(c: &Comparison) -> Report {
         runs.paragraph(format!("{note}."));
     }
     report.sections.push(runs);
+    report.sections.extend(curves(c));
 
     if !c.pairs.is_empty() {
         let mut pairs = Section::new("The differences");
@@ -216,7 +219,52 @@ pub fn compare_report(c: &Comparison) -> Report {
         );
         report.sections.push(pairs);
     }
+    report.sections.push(images(c));
     report
+}
+
+/// Runs of one figure of curves, at most: as many as there are colours.
+const CURVES: usize = 6;
+
+/// The curves of the runs over each other; `None` where they are undefined.
+fn curves(c: &Comparison) -> Option<Section> {
+    let mut runs: Vec<&RunRow> = c.runs.iter().filter(|r| !r.roc.is_empty()).collect();
+    let all = runs.len();
+    if all > CURVES {
+        let loss = |r: &RunRow| r.validation_loss.unwrap_or(f64::INFINITY);
+        runs.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
+        runs.truncate(CURVES);
+    }
+    let ranked = runs.iter().map(|r| Ranked {
+        name: &r.name,
+        roc: &r.roc,
+        pr: &r.pr,
+        auc: r.value(Score::RocAuc),
+        average_precision: r.value(Score::AveragePrecision),
+        thresholds: &[],
+    });
+    let figures = ranking_figures(&ranked.collect::<Vec<_>>());
+    if figures.is_empty() {
+        return None;
+    }
+    let mut section = Section::new("Ranking");
+    section.push(Block::Figures(figures));
+    if all > CURVES {
+        section.paragraph(format!("The {CURVES} of {all} runs with the least validation loss."));
+    }
+    Some(section)
+}
+
+/// What was measured on.
+fn images(c: &Comparison) -> Section {
+    let counts =
+        SplitCounts { name: c.split.clone(), counts: c.class_counts.clone(), patients: c.patients.map(|n| n as u64) };
+    let data = DataInfo { class_names: c.classes.clone(), splits: vec![counts], ..DataInfo::default() };
+    let mut section = Section::new("Data");
+    section.push(Block::Table(class_table(&data)));
+    section.push(Block::Figures(balance_figure(&data).into_iter().collect()));
+    section.paragraph("The same images for every run, found to be so by their names and labels.");
+    section
 }
 
 fn group_pair_table(c: &Comparison) -> Option<Table> {

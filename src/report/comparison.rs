@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::metrics::{PrPoint, RocPoint};
 use crate::stats::{AucDifference, Estimate, Interval, McNemar, MeanDifference, MeanStd, Score};
 
 /// The chance of a false finding that is put up with.
@@ -24,6 +25,12 @@ pub struct RunRow {
     pub delong: Option<Interval>,
     /// Log loss on its validation images, by which weights and runs are chosen.
     pub validation_loss: Option<f64>,
+    /// The ROC curve, for the page; empty where it is undefined.
+    #[serde(skip)]
+    pub roc: Vec<RocPoint>,
+    /// The precision-recall curve, for the page; empty where it is undefined.
+    #[serde(skip)]
+    pub pr: Vec<PrPoint>,
 }
 
 impl RunRow {
@@ -129,6 +136,8 @@ pub struct Comparison {
     pub patients: Option<usize>,
     /// Class names.
     pub classes: Vec<String>,
+    /// Images of each class.
+    pub class_counts: Vec<u64>,
     /// All runs, those of groups included.
     pub runs: Vec<RunRow>,
     /// Pairs of runs that stand alone.

@@ -1,9 +1,11 @@
 //! What a report is made of: plain data, without a trace of how it was computed.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Metrics, MetricsError, PrPoint, RocPoint, argmax, precision_recall_curve, roc_curve};
-use crate::stats::{Estimate, Interval, Score, Scored, Units, wilson};
+use crate::stats::{Estimate, Interval, OperatingPoint, Reliability, Rule, Score, Scored, Units, wilson};
 
 /// One epoch of training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +24,58 @@ pub struct EpochRow {
     pub learning_rate: f64,
     /// Wall time, validation included.
     pub seconds: f64,
+}
+
+/// Where a threshold comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// 0.5, at which two classes are equally likely.
+    Default,
+    /// Chosen on the validation images by a rule.
+    Validation(Rule),
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&match self {
+            Self::Default => "default threshold".to_owned(),
+            Self::Validation(Rule::Sensitivity(s)) => format!("sensitivity {s} on validation"),
+            Self::Validation(Rule::Specificity(s)) => format!("specificity {s} on validation"),
+            Self::Validation(Rule::Youden) => "largest Youden index on validation".to_owned(),
+        })
+    }
+}
+
+/// What a threshold does to one set of images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// Where it comes from.
+    pub choice: Choice,
+    /// What it does.
+    pub point: OperatingPoint,
+}
+
+/// Whether the probabilities on one set of images mean what they say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibrated {
+    /// The probabilities as they are, in bins of equal width.
+    pub before: Reliability,
+    /// Mean of `-ln p(true class)`.
+    pub log_loss: f64,
+    /// The same at another temperature; or why there is none.
+    pub scaled: Result<Scaled, String>,
+}
+
+/// Probabilities at a temperature fitted on validation images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scaled {
+    /// Logits are divided by it.
+    pub temperature: f64,
+    /// In bins of equal width.
+    pub after: Reliability,
+    /// Mean of `-ln p(true class)`.
+    pub log_loss: f64,
 }
 
 /// What a network achieves on one set of images.
@@ -44,6 +98,12 @@ pub struct SplitResult {
     pub roc: Vec<RocPoint>,
     /// The precision-recall curve; empty where it is undefined.
     pub pr: Vec<PrPoint>,
+    /// What thresholds do, the default one first; empty unless there are two classes.
+    #[serde(default)]
+    pub thresholds: Vec<Threshold>,
+    /// How far its probabilities can be trusted.
+    #[serde(default)]
+    pub calibration: Option<Calibrated>,
 }
 
 impl SplitResult {
@@ -86,7 +146,18 @@ impl SplitResult {
             pr = precision_recall_curve(&positive, &scores);
         }
         let loss = metrics.log_loss;
-        Ok(Self { name: name.into(), metrics, accuracy_interval, auc_interval, estimates, loss, roc, pr })
+        Ok(Self {
+            name: name.into(),
+            metrics,
+            accuracy_interval,
+            auc_interval,
+            estimates,
+            loss,
+            roc,
+            pr,
+            thresholds: Vec::new(),
+            calibration: None,
+        })
     }
 
     /// A score with its intervals.
@@ -160,8 +231,105 @@ pub struct SplitCounts {
     pub patients: Option<u64>,
 }
 
-/// The images that a report is about.
+/// Images of a range of widths or heights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SizeBin {
+    /// The least of the range, in pixels.
+    pub from: u32,
+    /// The most of it.
+    pub to: u32,
+    /// Images.
+    pub count: u64,
+}
+
+/// Widths and heights of one set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SizeRow {
+    /// The folder or array.
+    pub set: String,
+    /// Images.
+    pub images: u64,
+    /// Different sizes.
+    pub distinct: u64,
+    /// Smallest, median (the lower of two) and largest width in pixels.
+    pub width: [u32; 3],
+    /// Smallest, median and largest height in pixels.
+    pub height: [u32; 3],
+}
+
+/// How large the images were before they were resized.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// The sets.
+    pub sets: Vec<SizeRow>,
+    /// Widths over all sets.
+    pub widths: Vec<SizeBin>,
+    /// Heights over all sets.
+    pub heights: Vec<SizeBin>,
+}
+
+/// Some of many names, each with what there is to say of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// How many there are in all.
+    pub total: u64,
+    /// The first of them.
+    pub first: Vec<(String, String)>,
+}
+
+/// A picture, its pixels row by row with the channels side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    /// What it shows.
+    pub name: String,
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// 1 for grey, 3 for RGB.
+    pub channels: u32,
+    /// The pixels.
+    pub pixels: Vec<u8>,
+}
+
+impl Picture {
+    /// From pixels `[channels, height, width]`, as networks see them.
+    #[must_use]
+    pub fn from_planes(name: impl Into<String>, planes: &[u8], [channels, height, width]: [usize; 3]) -> Self {
+        let area = height * width;
+        let pixels = (0..area).flat_map(|p| (0..channels).filter_map(move |c| planes.get(c * area + p)).copied());
+        Self {
+            name: name.into(),
+            width: width as u32,
+            height: height as u32,
+            channels: channels as u32,
+            pixels: pixels.collect(),
+        }
+    }
+}
+
+/// Some training images as the network sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContactSheet {
+    /// What each column shows; one name where the pictures stand in no columns.
+    pub columns: Vec<String>,
+    /// The pictures, row by row.
+    pub pictures: Vec<Picture>,
+    /// File and class of each row.
+    pub rows: Vec<(String, String)>,
+}
+
+/// Pictures of the images; no part of the files with figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pictures {
+    /// The mean training image of each class.
+    pub means: Vec<Picture>,
+    /// Some of the training images.
+    pub sheet: Option<ContactSheet>,
+}
+
+/// The images that a report is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataInfo {
     /// Where they come from: a path, or `phantom`.
     pub source: String,
@@ -173,6 +341,18 @@ pub struct DataInfo {
     pub splits: Vec<SplitCounts>,
     /// What a reader must know: how the split was made, known flaws of the set, skipped files.
     pub notes: Vec<String>,
+    /// Sizes of the images as they were found; `None` for images that a program drew.
+    #[serde(default)]
+    pub sizes: Option<Sizes>,
+    /// Files that were left out, and why.
+    #[serde(default)]
+    pub skipped: Named,
+    /// Patients with images in more than one of the sets, and which; `None` where no patient is known.
+    #[serde(default)]
+    pub shared_patients: Option<Named>,
+    /// Pictures, where they were made.
+    #[serde(skip)]
+    pub pictures: Pictures,
 }
 
 impl DataInfo {
@@ -203,6 +383,13 @@ pub struct SampleImage {
 }
 
 impl SampleImage {
+    /// The image alone.
+    #[must_use]
+    pub fn picture(&self) -> Picture {
+        let Self { name, width, height, channels, pixels, .. } = self;
+        Picture { name: name.clone(), width: *width, height: *height, channels: *channels, pixels: pixels.clone() }
+    }
+
     /// The decided class.
     #[must_use]
     pub fn decision(&self) -> u32 {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::data::SplitResult;
+use super::data::{DataInfo, SplitResult};
+use super::dataset::data_section;
 use super::html::{Block, Figure, Report, Section};
 use super::parts::{NONE, SYNTHETIC, fixed, optional, seconds, thousands};
 use super::plot::{Axis, Forest, ForestRow, Range};
@@ -91,6 +92,9 @@ pub struct FoldStudy {
     pub config: Vec<(String, String)>,
     /// Device, version, command line.
     pub environment: Vec<(String, String)>,
+    /// The images of the first training.
+    #[serde(default)]
+    pub about: Option<DataInfo>,
 }
 
 /// Mean, spread and interval of each score.
@@ -187,7 +191,13 @@ fn forest(study: &FoldStudy, score: Score) -> Option<Figure> {
 pub fn folds_report(study: &FoldStudy) -> Report {
     let mut report = Report::new(
         format!("Cross-validation: {}", study.model),
-        format!("{} folds by patient, {} seeds, on {}", study.folds, study.seeds, study.data),
+        format!(
+            "{} folds by patient, {} seed{}, on {}",
+            study.folds,
+            study.seeds,
+            if study.seeds == 1 { "" } else { "s" },
+            study.data
+        ),
     );
     if study.synthetic {
         report.warnings.push(SYNTHETIC.to_owned());
@@ -207,5 +217,13 @@ pub fn folds_report(study: &FoldStudy) -> Report {
     let mut what = Section::new("What was run");
     what.push(Block::Pairs(study.environment.iter().chain(&study.config).cloned().collect()));
     report.sections.push(what);
+    if let Some(data) = &study.about {
+        let mut section = data_section(data);
+        section.title = "Data of the first training".to_owned();
+        section.paragraph(
+            "The other trainings divide the same images otherwise. The report.html in each fold's folder shows what its images              look like, its curves, decisions and errors.",
+        );
+        report.sections.push(section);
+    }
     report
 }

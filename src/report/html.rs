@@ -12,7 +12,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
 use super::ReportError;
-use super::data::SampleImage;
+use super::data::{Picture, SampleImage};
 use super::image::data_uri;
 use super::plot::{self, Plot};
 use super::table::Table;
@@ -59,6 +59,19 @@ pub enum Block {
     Figures(Vec<Figure>),
     /// Sample images with what the network made of them; with the class names.
     Images(Vec<SampleImage>, Vec<String>),
+    /// Pictures with their names.
+    Gallery(Gallery),
+}
+
+/// Pictures in rows.
+#[derive(Clone, Debug, Default)]
+pub struct Gallery {
+    /// What they show.
+    pub caption: String,
+    /// The heads of the columns; empty for pictures that fill the rows as they come.
+    pub columns: Vec<String>,
+    /// The pictures, row by row.
+    pub pictures: Vec<Picture>,
 }
 
 /// A picture with the numbers that it shows.
@@ -137,6 +150,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
         ("report.html", include_str!("templates/report.html")),
         ("table.html", include_str!("templates/table.html")),
         ("images.html", include_str!("templates/images.html")),
+        ("gallery.html", include_str!("templates/gallery.html")),
     ] {
         let _ = env.add_template(name, source);
     }
@@ -178,6 +192,17 @@ enum BlockView<'a> {
     Folded { table: &'a Table },
     Figures { figures: Vec<FigureView<'a>> },
     Images { cards: Vec<CardView<'a>> },
+    Gallery { caption: &'a str, columns: &'a [String], tiles: Vec<TileView<'a>> },
+}
+
+#[derive(Serialize)]
+struct TileView<'a> {
+    src: String,
+    /// Begins a row of columns, and names it.
+    first: bool,
+    width: u32,
+    height: u32,
+    name: &'a str,
 }
 
 #[derive(Serialize)]
@@ -229,6 +254,14 @@ impl<'a> BlockView<'a> {
             Block::Images(images, names) => {
                 Self::Images { cards: images.iter().map(|i| CardView::new(i, names)).collect::<Result<_, _>>()? }
             }
+            Block::Gallery(g) => {
+                let tile = |(i, p): (usize, &'a Picture)| {
+                    let first = !g.columns.is_empty() && i % g.columns.len() == 0;
+                    Ok(TileView { src: data_uri(p)?, first, width: p.width, height: p.height, name: &p.name })
+                };
+                let tiles = g.pictures.iter().enumerate().map(tile).collect::<Result<_, ReportError>>()?;
+                Self::Gallery { caption: &g.caption, columns: &g.columns, tiles }
+            }
         })
     }
 }
@@ -243,7 +276,7 @@ impl<'a> CardView<'a> {
             is_truth: class == image.label as usize,
         });
         Ok(Self {
-            src: data_uri(image)?,
+            src: data_uri(&image.picture())?,
             width: image.width,
             height: image.height,
             name: &image.name,

@@ -2,11 +2,12 @@
 //!
 //! [`table`] holds rows once and shows them as plain text, Markdown or HTML. [`plot`] draws SVG. [`html`] puts blocks
 //! on a page. [`run_report`] and [`study_report`] fill such pages from the plain structs of [`data`], which know
-//! nothing about training.
+//! nothing about training. [`tensorboard`] writes the curves where TensorBoard finds them.
 
 mod compare;
 pub mod comparison;
 pub mod data;
+mod dataset;
 mod folds;
 pub mod html;
 pub mod image;
@@ -17,11 +18,14 @@ pub mod search;
 pub mod sheet;
 mod study;
 pub mod table;
+pub mod tensorboard;
+mod trust;
 
 pub use compare::{compare_report, group_table, pair_table, run_table};
 pub use folds::{FoldRow, FoldStudy, FoldSummary, fold_table, folds_report};
 pub use run::{estimate_table, run_report, split_table};
 pub use study::{published_depth_figures, seed_table, study_report, study_table};
+pub use trust::threshold_table;
 
 use crate::fsio::FsError;
 

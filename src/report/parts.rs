@@ -1,10 +1,12 @@
-//! Pieces that more than one page shows: numbers as text, curves by epoch, confusion matrices, ROC and PR curves.
+//! Pieces that more than one page shows: numbers as text, curves by epoch, confusion matrices, ROC and PR curves with
+//! operating points.
 
-use super::data::{DataInfo, NetworkResult, SplitResult};
-use super::html::{Block, Figure, Section};
-use super::plot::{Axis, LineChart, Range, Series, confusion_plot, thin};
+use super::data::{DataInfo, NetworkResult, SplitResult, Threshold};
+use super::html::Figure;
+use super::plot::{Axis, LineChart, Mark, Range, Series, confusion_plot, thin};
 use super::table::{Cell, Table};
-use crate::stats::Interval;
+use crate::metrics::{PrPoint, RocPoint};
+use crate::stats::{Interval, OperatingPoint};
 
 /// Stands where there is no number.
 pub(super) const NONE: &str = "–";
@@ -63,32 +65,6 @@ pub(super) fn seconds(s: f64) -> String {
 pub(super) const SYNTHETIC: &str = "The images are synthetic: a program drew them (the phantom set). The figures \
     show how the networks learn these drawings. They say nothing about X-rays of people, and figures published for \
     such X-rays are no measure for them.";
-
-/// Where the images come from and how many there are.
-pub(super) fn data_section(data: &DataInfo) -> Section {
-    let mut section = Section::new("Images");
-    let kind = if data.synthetic { "synthetic, drawn by a program" } else { "as found in the source" };
-    section.push(Block::Pairs(vec![("Source".to_owned(), data.source.clone()), ("Kind".to_owned(), kind.to_owned())]));
-    let classes = data.class_names.len().max(data.splits.iter().map(|s| s.counts.len()).max().unwrap_or(0));
-    let headers = std::iter::once("Set".to_owned())
-        .chain((0..classes).map(|c| format!(">{}", data.class_name(c))))
-        .chain([">All".to_owned(), ">Patients".to_owned()]);
-    let mut table = Table::new("Images of each set and class", headers);
-    for split in &data.splits {
-        let counts = (0..classes).map(|c| split.counts.get(c).copied().unwrap_or(0));
-        let all: u64 = split.counts.iter().sum();
-        table.push(
-            std::iter::once(split.name.clone())
-                .chain(counts.map(thousands))
-                .chain([thousands(all), split.patients.map_or_else(|| NONE.to_owned(), thousands)]),
-        );
-    }
-    section.push(Block::Table(table));
-    for note in &data.notes {
-        section.paragraph(note.clone());
-    }
-    section
-}
 
 /// Loss and accuracy by epoch, training (dashed) and validation of each network.
 pub(super) fn curve_figures(networks: &[NetworkResult]) -> Vec<Figure> {
@@ -166,27 +142,66 @@ pub(super) fn confusion_figure(title: &str, split: &SplitResult, data: &DataInfo
     }
 }
 
-/// ROC and precision-recall curves of named results; nothing where both are undefined.
-pub(super) fn ranking_figures(results: &[(String, &SplitResult)]) -> Vec<Figure> {
+/// A network on a set, as far as its ranking goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranked<'a> {
+    pub name: &'a str,
+    pub roc: &'a [RocPoint],
+    pub pr: &'a [PrPoint],
+    pub auc: Option<f64>,
+    pub average_precision: Option<f64>,
+    pub thresholds: &'a [Threshold],
+}
+
+impl<'a> Ranked<'a> {
+    pub fn new(name: &'a str, split: &'a SplitResult) -> Self {
+        Self {
+            name,
+            roc: &split.roc,
+            pr: &split.pr,
+            auc: split.metrics.roc_auc(),
+            average_precision: split.metrics.binary.as_ref().and_then(|b| b.average_precision),
+            thresholds: &split.thresholds,
+        }
+    }
+}
+
+/// A line of a ranking figure.
+struct Curve {
+    name: String,
+    points: Vec<(f64, f64)>,
+    /// Name and place of the operating points.
+    marks: Vec<(String, (f64, f64))>,
+}
+
+/// ROC and precision-recall curves with the operating points; nothing where both are undefined.
+pub(super) fn ranking_figures(results: &[Ranked<'_>]) -> Vec<Figure> {
+    let marks = |r: &Ranked<'_>, place: fn(&OperatingPoint) -> Option<(f64, f64)>| {
+        r.thresholds.iter().filter_map(|t| Some((t.choice.to_string(), place(&t.point)?))).collect()
+    };
+    let roc = results.iter().filter(|r| !r.roc.is_empty()).map(|r| Curve {
+        name: format!("{}, AUC {}", r.name, optional(r.auc)),
+        points: r.roc.iter().map(|p| (p.false_positive_rate, p.true_positive_rate)).collect(),
+        marks: marks(r, |p| Some((1.0 - p.specificity.value?, p.sensitivity.value?))),
+    });
+    let pr = results.iter().filter(|r| !r.pr.is_empty()).map(|r| Curve {
+        name: format!("{}, AP {}", r.name, optional(r.average_precision)),
+        points: r.pr.iter().map(|p| (p.recall, p.precision)).collect(),
+        marks: marks(r, |p| Some((p.sensitivity.value?, p.precision.value?))),
+    });
     let roc = ranking(
         "ROC curve",
         ("False positive rate (1 - specificity)", "True positive rate (sensitivity)"),
         "The dotted diagonal is guessing.",
         Some(((0.0, 0.0), (1.0, 1.0))),
-        results.iter().filter(|(_, s)| !s.roc.is_empty()).map(|(name, s)| {
-            let points = s.roc.iter().map(|p| (p.false_positive_rate, p.true_positive_rate)).collect();
-            (format!("{name}, AUC {}", optional(s.metrics.roc_auc())), points)
-        }),
+        roc.collect(),
     );
     let pr = ranking(
         "Precision-recall curve",
         ("Recall (sensitivity)", "Precision"),
         "AP is the average precision. Guessing gives a flat line at the share of positive images.",
         None,
-        results.iter().filter(|(_, s)| !s.pr.is_empty()).map(|(name, s)| {
-            let ap = s.metrics.binary.as_ref().and_then(|b| b.average_precision);
-            (format!("{name}, AP {}", optional(ap)), s.pr.iter().map(|p| (p.recall, p.precision)).collect())
-        }),
+        pr.collect(),
     );
     roc.into_iter().chain(pr).collect()
 }
@@ -196,7 +211,7 @@ fn ranking(
     (x, y): (&str, &str),
     caption: &str,
     reference: Option<((f64, f64), (f64, f64))>,
-    curves: impl Iterator<Item = (String, Vec<(f64, f64)>)>,
+    curves: Vec<Curve>,
 ) -> Option<Figure> {
     let unit = Range::Fixed(0.0, 1.0);
     let mut chart = LineChart::new(title, Axis::new(x, unit), Axis::new(y, unit));
@@ -204,8 +219,18 @@ fn ranking(
     chart.reference = reference;
     let caption_of_table = format!("{title}: the points drawn; points within 0.003 of their line are left out");
     let mut table = Table::new(caption_of_table, ["Curve", &format!(">{x}"), &format!(">{y}")]);
-    for (colour, (name, points)) in curves.enumerate() {
+    let mut shapes: Vec<String> = Vec::new();
+    for (colour, Curve { name, points, marks }) in curves.into_iter().enumerate() {
         let points = thin(&points, 0.003);
+        for (mark, at) in marks {
+            let shape = shapes.iter().position(|s| *s == mark).unwrap_or_else(|| {
+                shapes.push(mark.clone());
+                shapes.len() - 1
+            });
+            table.push([Cell::with_detail(name.clone(), mark.clone()), fixed(at.0).into(), Cell::from(fixed(at.1))]);
+            // The circle is followed by the diamond, which looks most unlike it.
+            chart.marks.push(Mark { name: mark, at, colour, shape: [0, 2, 1, 3][shape % 4] });
+        }
         for (x, y) in &points {
             table.push([name.clone(), fixed(*x), fixed(*y)]);
         }

@@ -1,12 +1,14 @@
 //! The page of one training run.
 
 use super::data::{NetworkResult, RunSummary, SampleImage, SplitResult};
+use super::dataset::data_section;
 use super::html::{Block, Report, Section};
 use super::parts::{
-    NONE, SYNTHETIC, accuracy, auc, confusion_figure, curve_figures, data_section, fixed, optional, ranking_figures,
-    seconds, thousands,
+    NONE, Ranked, SYNTHETIC, accuracy, auc, confusion_figure, curve_figures, fixed, optional, ranking_figures, seconds,
+    thousands,
 };
 use super::table::{Cell, Table};
+use super::trust::{THRESHOLDS, calibration_section, threshold_table};
 
 /// Wrong decisions on the page, the worst ones.
 const WRONG: usize = 12;
@@ -61,15 +63,21 @@ pub fn run_report(run: &RunSummary) -> Report {
     report.sections.push(decisions);
 
     let named: Vec<(String, &SplitResult)> = network.splits().map(|s| (s.name.clone(), s)).collect();
-    let figures = ranking_figures(&named);
+    let ranked: Vec<Ranked<'_>> = network.splits().map(|s| Ranked::new(&s.name, s)).collect();
+    let figures = ranking_figures(&ranked);
     if !figures.is_empty() {
-        let mut ranking = Section::new("Ranking");
+        let mut ranking = Section::new("Ranking and thresholds");
         ranking.paragraph(format!(
             "How well the probability of {positive} ranks the images, whatever threshold is chosen."
         ));
         ranking.push(Block::Figures(figures));
+        if let Some(table) = threshold_table(&named, "Set", &positive) {
+            ranking.push(Block::Table(table));
+            ranking.paragraph(THRESHOLDS);
+        }
         report.sections.push(ranking);
     }
+    report.sections.extend(calibration_section(&named, "Set", &positive, run.data.class_names.len()));
     if let Some(images) = sample_section(run) {
         report.sections.push(images);
     }

@@ -333,7 +333,7 @@ pub fn search_report(s: &SearchSummary) -> Report {
         let mut best = Section::new("The best trial");
         best.push(Block::Table(table));
         best.paragraph(
-            "Trained once more from its settings, with the first seed, into the folder `best`, whose report.html has curves, \
+            "Trained once more from its settings, with the first seed, into the folder best, whose report.html has curves, \
              decisions and sample images. The test images were measured there for the first time.",
         );
         report.sections.push(best);

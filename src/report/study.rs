@@ -1,13 +1,15 @@
 //! The page of the depth study: what one, two or three convolution layers make of the same images.
 
 use super::data::{DepthStudy, NetworkResult, PublishedFigure, SeedResult, SplitResult};
+use super::dataset::data_section;
 use super::html::{Block, Report, Section};
 use super::parts::{
-    NONE, SYNTHETIC, accuracy, auc, confusion_figure, curve_figures, data_section, fixed, fraction, ranking_figures,
-    seconds, thousands,
+    NONE, Ranked, SYNTHETIC, accuracy, auc, confusion_figure, curve_figures, fixed, fraction, ranking_figures, seconds,
+    thousands,
 };
 use super::run::epoch_table;
 use super::table::{Cell, Table};
+use super::trust::{THRESHOLDS, calibration_section, threshold_table};
 use crate::stats::{mean_std, wilson};
 
 /// What was published for one, two and three convolution layers: accuracy 0.9375, 0.9375 and 0.8125 on the 16 images
@@ -211,13 +213,22 @@ pub fn study_report(study: &DepthStudy) -> Report {
         if chosen.is_empty() {
             continue;
         }
-        let mut section = Section::new(format!("{title}: decisions and ranking"));
+        let mut section = Section::new(format!("{title}: decisions, ranking, calibration"));
         let matrices =
             chosen.iter().map(|(name, s)| confusion_figure(&format!("{name}, {}", s.name), s, &study.data)).collect();
         section.push(Block::Figures(matrices));
-        let curves = ranking_figures(&chosen);
+        let ranked: Vec<Ranked<'_>> = chosen.iter().map(|(name, s)| Ranked::new(name, s)).collect();
+        let curves = ranking_figures(&ranked);
         if !curves.is_empty() {
             section.push(Block::Figures(curves));
+        }
+        if let Some(table) = threshold_table(&chosen, "Network", &study.data.class_name(1)) {
+            section.push(Block::Table(table));
+            section.paragraph(THRESHOLDS);
+        }
+        let classes = study.data.class_names.len();
+        if let Some(calibration) = calibration_section(&chosen, "Network", &study.data.class_name(1), classes) {
+            section.blocks.extend(calibration.blocks);
         }
         report.sections.push(section);
     }

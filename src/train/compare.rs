@@ -7,7 +7,7 @@ use super::config::TrainConfig;
 use super::evaluate::right;
 use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
 use crate::data::shown;
-use crate::metrics::{Metrics, RankedScores};
+use crate::metrics::{Metrics, RankedScores, precision_recall_curve, roc_curve};
 use crate::report::comparison::{Comparison, Difference, Group, GroupPair, LEVEL, Pair, RunRow, Verdict};
 use crate::stats::{
     Interval, MeanDifference, RESAMPLES, Score, Scored, Units, bootstrap_many, delong, holm, mcnemar, mean_std,
@@ -125,6 +125,7 @@ pub fn compare(named: Vec<Named>, split: &str, all_pairs: bool, seed: u32) -> Re
         split: split.to_owned(),
         images: first.len(),
         patients: units.as_ref().map(Units::len),
+        class_counts: counts(&first.labels, classes.len()),
         classes,
         runs: rows,
         pairs,
@@ -133,6 +134,17 @@ pub fn compare(named: Vec<Named>, split: &str, all_pairs: bool, seed: u32) -> Re
         group_pairs,
         notes,
     })
+}
+
+/// Images of each class.
+fn counts(labels: &[u32], classes: usize) -> Vec<u64> {
+    let mut counts = vec![0; classes];
+    for &label in labels {
+        if let Some(n) = counts.get_mut(label as usize) {
+            *n += 1;
+        }
+    }
+    counts
 }
 
 /// Gives runs of the same folder name more of their path.
@@ -188,6 +200,12 @@ fn row(
         2 => delong(&set.positive(), &set.column(1, 2)).and_then(|d| d.interval()),
         _ => None,
     };
+    let (mut roc, mut pr) = (Vec::new(), Vec::new());
+    if classes == 2 {
+        let (positive, scores) = (set.positive(), set.column(1, classes));
+        roc = roc_curve(&positive, &scores);
+        pr = precision_recall_curve(&positive, &scores);
+    }
     let validation_loss = match run.predictions.split("val") {
         Some(val) => Some(Metrics::new(&val.labels, &val.probabilities, classes)?.log_loss),
         None => None,
@@ -200,6 +218,8 @@ fn row(
         scores: scored.estimates(units, seed),
         delong,
         validation_loss,
+        roc,
+        pr,
     })
 }
 

@@ -5,11 +5,14 @@ use serde::Serialize;
 use super::TrainError;
 use super::predictions::SplitPredictions;
 use crate::metrics::{argmax, log_loss};
+use crate::report::data::{Calibrated, Choice, Scaled, SplitResult, Threshold};
 use crate::stats::{
-    Binning, OperatingPoint, Reliability, Rule, apply_temperature, calibration_pairs, choose_threshold,
-    fit_temperature, reliability,
+    Binning, OperatingPoint, Reliability, Rule, TemperatureError, apply_temperature, calibration_pairs,
+    choose_threshold, fit_temperature, reliability,
 };
 
+/// The sensitivity that a report chooses a threshold for.
+pub const WANTED: f64 = 0.95;
 /// Bins of the reliability tables.
 pub const BINS: usize = 10;
 
@@ -126,6 +129,45 @@ pub fn scale(
     })
 }
 
+/// Puts what thresholds do on `measured`, and its calibration, into its result. Thresholds and the temperature are those of
+/// `validation`; where there can be none, the calibration says why.
+///
+/// # Errors
+/// Probabilities that make no sense.
+pub fn assess(
+    result: &mut SplitResult,
+    validation: &SplitPredictions,
+    measured: &SplitPredictions,
+    classes: usize,
+    seed: u32,
+) -> Result<(), TrainError> {
+    if classes == 2 {
+        let rule = Rule::Sensitivity(WANTED);
+        let (positive, scores) = (measured.positive(), measured.column(1, classes));
+        // Without positive validation images no threshold can be chosen, and the default one stands alone.
+        let chosen = choose_threshold(&validation.positive(), &validation.column(1, classes), rule).ok();
+        let choices = [Some((Choice::Default, 0.5)), chosen.map(|t| (Choice::Validation(rule), t))];
+        let units = measured.units();
+        let threshold = |(choice, threshold)| Threshold {
+            choice,
+            point: OperatingPoint::new(&positive, &scores, threshold, units.as_ref(), seed),
+        };
+        result.thresholds = choices.into_iter().flatten().map(threshold).collect();
+    }
+    let before = calibration(measured, classes)?;
+    let scaled = match fit_temperature(&validation.labels, &validation.probabilities, classes) {
+        Err(TemperatureError::Metrics(e)) => return Err(e.into()),
+        Err(e) => Err(e.to_string()),
+        Ok(temperature) => {
+            let probabilities = apply_temperature(&measured.probabilities, classes, temperature);
+            let after = calibration(&SplitPredictions { probabilities, ..measured.clone() }, classes)?;
+            Ok(Scaled { temperature, after: after.equal_width, log_loss: after.log_loss })
+        }
+    };
+    result.calibration = Some(Calibrated { before: before.equal_width, log_loss: before.log_loss, scaled });
+    Ok(())
+}
+
 /// Whether each image is decided rightly, by the largest probability.
 #[must_use]
 pub fn right(set: &SplitPredictions, classes: usize) -> Vec<bool> {
@@ -163,6 +205,28 @@ mod tests {
         assert_eq!((o.validation.threshold, o.validation.sensitivity.value), (0.3, Some(1.0)));
         assert_eq!((o.measured.true_positives, o.measured.false_negatives, o.measured.false_positives), (2, 2, 1));
         assert!(operate(&val, &test, 3, Rule::Youden, 0).is_err());
+    }
+
+    #[test]
+    fn a_report_gets_what_the_statistics_say() {
+        let val = set("val", &[0.4, 0.9, 0.3, 0.1, 0.8, 0.7, 0.2, 0.6]);
+        let test = set("test", &[0.2, 0.25, 0.9, 0.95, 0.6, 0.1]);
+        let mut result = SplitResult::new("test", &test.labels, &test.probabilities, 2, 0).unwrap();
+        assess(&mut result, &val, &test, 2, 0).unwrap();
+        let operated = operate(&val, &test, 2, Rule::Sensitivity(WANTED), 0).unwrap();
+        assert_eq!(result.thresholds[1].point, operated.measured);
+        assert_eq!((result.thresholds[0].point.threshold, result.thresholds[0].choice), (0.5, Choice::Default));
+        let (mut v, mut t) = (val.clone(), test.clone());
+        let scaled = scale(&mut v, &mut t, 2).unwrap();
+        let c = result.calibration.unwrap();
+        assert_eq!((c.before, c.log_loss), (scaled.measured_before.equal_width, scaled.measured_before.log_loss));
+        let s = c.scaled.unwrap();
+        assert_eq!((s.temperature, s.after), (scaled.temperature, scaled.measured_after.equal_width));
+        // Validation images that are all right leave no best temperature, which is said and is no error.
+        let sure = set("val", &[0.1, 0.9, 0.9]);
+        let mut result = SplitResult::new("test", &test.labels, &test.probabilities, 2, 0).unwrap();
+        assess(&mut result, &sure, &test, 2, 0).unwrap();
+        assert!(result.calibration.unwrap().scaled.unwrap_err().contains("every validation image"));
     }
 
     #[test]

@@ -97,6 +97,14 @@ pub struct Start {
     note: Option<String>,
 }
 
+impl Start {
+    /// The epochs that a resumed run has behind it.
+    #[must_use]
+    pub fn epochs(&self) -> &[EpochRow] {
+        &self.epochs
+    }
+}
+
 /// What a finished loop gives.
 #[derive(Clone, Debug)]
 pub struct Outcome {

@@ -10,7 +10,7 @@ use super::run::{Place, environment, settings, train, write_plots};
 use crate::data::{Dataset, Fold};
 use crate::exec::Executor;
 use crate::fsio;
-use crate::report::data::RunSummary;
+use crate::report::data::{DataInfo, Pictures, RunSummary};
 use crate::report::{FoldRow, FoldStudy, FoldSummary, folds_report};
 use crate::stats::{Score, corrected_interval, mean_std};
 
@@ -30,6 +30,8 @@ pub struct Folds<'a> {
     pub out: &'a Path,
     /// The device and why it was taken, for the report.
     pub device: &'a str,
+    /// Write TensorBoard's event files into each training's folder.
+    pub tensorboard: bool,
 }
 
 /// What happens while a study runs.
@@ -78,7 +80,7 @@ pub fn folds(
                 summary
             } else {
                 events(FoldEvent::Begin { seed, fold: index });
-                let place = place(&folder, plan.device)?;
+                let place = place(&folder, plan)?;
                 let data = load(&config)?;
                 let mut tell = |e: Event<'_>| events(FoldEvent::Training(e));
                 let trained = train(&config, data, executor, &place, None, &mut tell)?;
@@ -100,6 +102,7 @@ pub fn folds(
         rows,
         config: settings(plan.config)?.into_iter().filter(|(name, _)| name != "fold" && name != "seed").collect(),
         environment: environment(plan.device),
+        about: shown.map(|s| DataInfo { pictures: Pictures::default(), ..s.data }),
     };
     let report = folds_report(&study);
     report.write(&plan.out.join("report.html"))?;
@@ -141,14 +144,14 @@ fn finished(folder: &Path, config: &TrainConfig) -> Result<Option<RunSummary>, T
 }
 
 /// Where a training goes: on with the checkpoint that is there, or from the start.
-fn place<'a>(folder: &'a Path, device: &str) -> Result<Place<'a>, TrainError> {
+fn place<'a>(folder: &'a Path, plan: &Folds<'_>) -> Result<Place<'a>, TrainError> {
     let resume = folder.join(LAST).is_file();
     let best = folder.join(BEST);
     if !resume && best.is_file() {
         // Broken off between the two files of the first epoch: there is nothing to go on with.
         std::fs::remove_file(&best).map_err(|e| fsio::FsError::new("remove", &best, e))?;
     }
-    Ok(Place { folder, resume, device: device.to_owned(), profile: false })
+    Ok(Place { folder, resume, device: plan.device.to_owned(), profile: false, tensorboard: plan.tensorboard })
 }
 
 /// Each score over all trainings, where all have it.

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod compare;
 pub mod config;
+pub mod describe;
 mod error;
 pub mod evaluate;
 pub mod fit;

@@ -8,6 +8,8 @@ use std::sync::atomic::AtomicBool;
 use super::TrainError;
 use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
+use super::describe::{data_info, title};
+use super::evaluate::assess;
 use super::fit::{Event, Fit, Outcome, StopAt};
 use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
 use super::profile::Profile;
@@ -15,13 +17,16 @@ use crate::data::{Dataset, Images};
 use crate::exec::Executor;
 use crate::fsio;
 use crate::nn::{Layer, Model};
-use crate::report::data::{DataInfo, NetworkResult, RunSummary, SampleImage, SplitCounts, SplitResult};
+use crate::report::data::{EpochRow, NetworkResult, Picture, RunSummary, SampleImage, SplitResult};
 use crate::report::html::Block;
 use crate::report::run_report;
+use crate::report::tensorboard::EventLog;
 use crate::stats::Units;
 
 /// The trace of the profiled steps.
 pub const TRACE: &str = "trace.json";
+/// The folder of TensorBoard's event files.
+pub const TENSORBOARD: &str = "tensorboard";
 /// Images of a report, at most.
 const SAMPLES: usize = 24;
 
@@ -36,6 +41,8 @@ pub struct Place<'a> {
     pub device: String,
     /// Profile some steps, and write `trace.json`.
     pub profile: bool,
+    /// Write TensorBoard's event files into `tensorboard`.
+    pub tensorboard: bool,
 }
 
 impl Place<'_> {
@@ -76,7 +83,7 @@ pub struct Trained {
 }
 
 /// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`,
-/// `predictions.csv`, `report.html`, and `trace.json` where some steps are profiled. Nothing is written before data, network and
+/// `predictions.csv`, `report.html`; `trace.json` where some steps are profiled, `tensorboard` where that is asked for. Nothing is written before data, network and
 /// device have been found to fit. Once `stop` is raised, the run ends after the epoch and its checkpoint.
 ///
 /// # Errors
@@ -90,7 +97,8 @@ pub fn train(
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<Trained, TrainError> {
     place.check()?;
-    let info = data_info(&data);
+    config.validate()?;
+    let info = data_info(&data, config)?;
     let classes = data.classes.clone();
     let mut fit = Fit::new(config, data, executor)?;
     let saved = place.folder.join("config.toml");
@@ -107,9 +115,16 @@ pub fn train(
     let text = fit.config().to_toml()?;
     let fresh = !place.folder.exists();
     fsio::create_dir(place.folder)?;
+    let mut curves = place.tensorboard.then(|| Curves::open(&place.folder.join(TENSORBOARD), start.epochs(), events));
+    let mut tell = |event: Event<'_>| {
+        if let (Some(curves), Event::Epoch { row, .. }) = (&mut curves, event) {
+            curves.add(row, events);
+        }
+        events(event);
+    };
     let outcome = fsio::write_atomic(&saved, text.as_bytes())
         .map_err(TrainError::from)
-        .and_then(|()| fit.run(start, Some(place.folder), events))
+        .and_then(|()| fit.run(start, Some(place.folder), &mut tell))
         .inspect_err(|_| {
             if fresh {
                 abandon(place.folder);
@@ -138,6 +153,39 @@ pub fn train(
     Ok(Trained { summary, profile, executor: fit.into_executor() })
 }
 
+/// The curves of a run for TensorBoard. What goes wrong with them is told once and ends no training.
+pub(super) struct Curves(Option<EventLog>);
+
+impl Curves {
+    /// Opens the folder, and adds what a resumed run had done without it.
+    pub fn open(folder: &Path, done: &[EpochRow], events: &mut dyn FnMut(Event<'_>)) -> Self {
+        let mut curves = Self(None);
+        match EventLog::open(folder) {
+            Ok(log) => curves.0 = Some(log),
+            Err(e) => events(Event::Note(&format!("{e}; the training goes on without TensorBoard's files"))),
+        }
+        done.iter().for_each(|row| curves.add(row, events));
+        curves
+    }
+
+    /// Adds an epoch.
+    pub fn add(&mut self, row: &EpochRow, events: &mut dyn FnMut(Event<'_>)) {
+        let Some(log) = &mut self.0 else { return };
+        let mut scalars = vec![
+            ("loss/train", row.train_loss),
+            ("loss/validation", row.val_loss),
+            ("accuracy/validation", row.val_accuracy),
+            ("learning_rate", row.learning_rate),
+            ("seconds", row.seconds),
+        ];
+        scalars.extend(row.train_accuracy.map(|a| ("accuracy/train", a)));
+        if let Err(e) = log.add(row.epoch, &scalars) {
+            events(Event::Note(&format!("{e}; the training goes on without TensorBoard's files")));
+            self.0 = None;
+        }
+    }
+}
+
 /// What the kept weights do on every split.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -158,19 +206,26 @@ pub fn measure(fit: &mut Fit, outcome: &Outcome) -> Result<Measured, TrainError>
     let seed = fit.config().seed;
     let mut results = Vec::new();
     let mut samples = Vec::new();
-    let mut predictions = Vec::new();
-    for (split, title) in [("val", "validation"), ("test", "test"), ("official_val", "official validation")] {
+    let mut predictions: Vec<SplitPredictions> = Vec::new();
+    for split in ["val", "test", "official_val"] {
         let Some(p) = fit.predict(split)? else {
             results.push(None);
             continue;
         };
         let images = fit.images(split).ok_or_else(|| TrainError::setting("data", "lost a split"))?;
         let patients = Units::patients(&images.patients);
-        results.push(Some(SplitResult::of_patients(title, &images.labels, &p, classes, patients.as_ref(), seed)?));
+        let mut result = SplitResult::of_patients(title(split), &images.labels, &p, classes, patients.as_ref(), seed)?;
         if split == "test" || (split == "val" && fit.images("test").is_none()) {
             samples = pick(images, &p, classes);
         }
         predictions.push(SplitPredictions::new(split, images, p));
+        // The first are those of validation, without which there is no run.
+        if let [validation, ..] = &predictions[..]
+            && let Some(measured) = predictions.last()
+        {
+            assess(&mut result, validation, measured, classes, seed)?;
+        }
+        results.push(Some(result));
     }
     let official = results.pop().flatten();
     let test = results.pop().flatten();
@@ -213,59 +268,18 @@ fn pick(images: &Images, probabilities: &[f64], classes: usize) -> Vec<SampleIma
 }
 
 fn sample(images: &Images, probabilities: &[f64], classes: usize, i: usize) -> Option<SampleImage> {
-    let planes = images.image(i)?;
-    let area = images.height * images.width;
-    // Planes, one after the other, become pixels with their channels side by side.
-    let pixels = (0..area).flat_map(|p| (0..images.channels).map(move |c| planes[c * area + p])).collect();
+    let name = images.names.get(i).cloned().unwrap_or_default();
+    let shape = [images.channels, images.height, images.width];
+    let Picture { name, width, height, channels, pixels } = Picture::from_planes(name, images.image(i)?, shape);
     Some(SampleImage {
-        name: images.names.get(i).cloned().unwrap_or_default(),
-        width: images.width as u32,
-        height: images.height as u32,
-        channels: images.channels as u32,
+        name,
+        width,
+        height,
+        channels,
         pixels,
         label: images.labels[i],
         probabilities: probabilities[i * classes..(i + 1) * classes].to_vec(),
     })
-}
-
-/// What a report says about the images.
-#[must_use]
-pub fn data_info(data: &Dataset) -> DataInfo {
-    let title = |name: &str| match name {
-        "val" => "validation".to_owned(),
-        "official_val" => "official validation".to_owned(),
-        other => other.to_owned(),
-    };
-    let splits = data
-        .splits()
-        .map(|(name, images)| SplitCounts {
-            name: title(name),
-            counts: images.class_counts(data.classes.len()).into_iter().map(|n| n as u64).collect(),
-            patients: {
-                let mut patients: Vec<&String> = images.patients.iter().collect();
-                patients.sort_unstable();
-                patients.dedup();
-                (!patients.is_empty()).then_some(patients.len() as u64)
-            },
-        })
-        .collect();
-    let mut notes = data.notes.clone();
-    if !data.skipped.is_empty() {
-        let names: Vec<&str> = data.skipped.iter().take(5).map(|s| s.name.as_str()).collect();
-        let more = if data.skipped.len() > 5 { ", ..." } else { "" };
-        notes.push(format!(
-            "{} files could not be read and were left out: {}{more}.",
-            data.skipped.len(),
-            names.join(", ")
-        ));
-    }
-    DataInfo {
-        source: data.source.clone(),
-        synthetic: data.synthetic,
-        class_names: data.classes.clone(),
-        splits,
-        notes,
-    }
 }
 
 /// The settings as name and value.

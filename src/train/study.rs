@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::TrainError;
 use super::config::TrainConfig;
+use super::describe::data_info;
 use super::fit::{Event, Fit};
-use super::run::{Measured, data_info, environment, measure, settings, write_plots};
+use super::run::{Curves, Measured, TENSORBOARD, environment, measure, settings, write_plots};
 use crate::data::Dataset;
 use crate::exec::Executor;
 use crate::fsio;
@@ -16,7 +17,8 @@ use crate::report::{published_depth_figures, study_report};
 pub const NETWORKS: [&str; 3] = ["cnn1", "cnn2", "cnn3"];
 
 /// Trains each network with `seeds` seeds, beginning at the config's. The first seed's run is shown in full, all of them in
-/// the table of seeds. The split into train and validation is the same for all.
+/// the table of seeds. The split into train and validation is the same for all. With a folder for `tensorboard` the curves of each
+/// training are written there, below `tensorboard`.
 ///
 /// # Errors
 /// See [`TrainError`].
@@ -26,8 +28,10 @@ pub fn depth(
     mut executor: Box<dyn Executor>,
     device: &str,
     seeds: u32,
+    tensorboard: Option<&Path>,
     events: &mut dyn FnMut(&str, u32, Event<'_>),
 ) -> Result<DepthStudy, TrainError> {
+    let about = data_info(data, config)?;
     let mut networks: Vec<NetworkResult> = Vec::new();
     let mut resolved = config.clone();
     for name in NETWORKS {
@@ -38,7 +42,15 @@ pub fn depth(
             let config = TrainConfig { model: name.to_owned(), seed, ..config.clone() };
             let mut fit = Fit::new(&config, data.clone(), executor)?;
             let start = fit.start(None)?;
-            let outcome = fit.run(start, None, &mut |e| events(name, seed, e))?;
+            let mut events = |e: Event<'_>| events(name, seed, e);
+            let folder = tensorboard.map(|out| out.join(TENSORBOARD).join(format!("{name}-seed{seed}")));
+            let mut curves = folder.map(|f| Curves::open(&f, &[], &mut events));
+            let outcome = fit.run(start, None, &mut |event| {
+                if let (Some(curves), Event::Epoch { row, .. }) = (&mut curves, event) {
+                    curves.add(row, &mut events);
+                }
+                events(event);
+            })?;
             let Measured { network: result, .. } = measure(&mut fit, &outcome)?;
             repeats.push(SeedResult {
                 seed,
@@ -60,7 +72,7 @@ pub fn depth(
     }
     let shared = settings(&resolved)?.into_iter().filter(|(name, _)| name != "model").collect();
     let published = if data.synthetic { Vec::new() } else { published_depth_figures() };
-    Ok(DepthStudy { config: shared, environment: environment(device), data: data_info(data), networks, published })
+    Ok(DepthStudy { config: shared, environment: environment(device), data: about, networks, published })
 }
 
 /// Writes `report.html`, `study.json` and the plots.

@@ -164,6 +164,8 @@ pub(crate) fn load(o: &LoadOptions) -> Result<Dataset, DataError> {
         official_val: None,
         test: split("test", o.splits.test, o.phantom.test)?,
         skipped: Vec::new(),
+        // Drawn at the size asked for: there is no other.
+        originals: Vec::new(),
         notes: vec!["synthetic images: no figure measured on them says anything about patients".into()],
         content_hash: String::new(),
     })

@@ -47,9 +47,15 @@ impl Forest {
         let (top, bottom) = (36.0, 36.0 + ROW * self.rows.len() as f64 + 6.0);
         let mut canvas = Canvas::default();
         canvas.text(14.0, 18.0, "title", &shorten(&self.title, 48));
-        for (v, text) in scale.ticks() {
-            canvas.line((at(v), top), (at(v), bottom), "grid");
-            canvas.text(at(v), bottom + 16.0, "tick mid", &text);
+        let ticks = scale.ticks();
+        // Five texts are as many as fit side by side.
+        let every = ticks.len().div_ceil(5).max(1);
+        for (i, (v, text)) in ticks.iter().enumerate() {
+            canvas.line((at(*v), top), (at(*v), bottom), "grid");
+            if i % every == 0 {
+                let class = if at(*v) > WIDTH - 24.0 { "tick end" } else { "tick mid" };
+                canvas.text(at(*v).min(WIDTH - 2.0), bottom + 16.0, class, text);
+            }
         }
         canvas.line((LEFT, bottom), (WIDTH - RIGHT, bottom), "axis");
         canvas.text((LEFT + WIDTH - RIGHT) / 2.0, bottom + 36.0, "label mid", &self.axis.label);

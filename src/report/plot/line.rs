@@ -24,6 +24,19 @@ pub struct Series {
     pub ring: Option<usize>,
 }
 
+/// A point that stands out, such as an operating point on a ROC curve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    /// What it is, in the legend; marks of one name share a shape.
+    pub name: String,
+    /// Where it stands.
+    pub at: (f64, f64),
+    /// Its colour, that of its line.
+    pub colour: usize,
+    /// Ring, square, diamond or triangle; larger numbers begin anew.
+    pub shape: usize,
+}
+
 /// A chart of lines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineChart {
@@ -41,12 +54,23 @@ pub struct LineChart {
     pub markers: bool,
     /// A thin line for comparison, such as the diagonal of chance.
     pub reference: Option<((f64, f64), (f64, f64))>,
+    /// Points that stand out.
+    pub marks: Vec<Mark>,
 }
 
 impl LineChart {
     /// A chart without lines.
     pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
-        Self { title: title.into(), x, y, series: Vec::new(), height: 210, markers: false, reference: None }
+        Self {
+            title: title.into(),
+            x,
+            y,
+            series: Vec::new(),
+            height: 210,
+            markers: false,
+            reference: None,
+            marks: Vec::new(),
+        }
     }
 
     /// Draws the chart.
@@ -65,6 +89,18 @@ impl LineChart {
         for series in &self.series {
             self.draw_series(&mut canvas, &area, series);
         }
+        for mark in self.marks.iter().filter(|m| m.at.0.is_finite() && m.at.1.is_finite()) {
+            let (x, y) = area.at(mark.at);
+            canvas.raw(format_args!(
+                "<path d=\"{}\" class=\"{}\"><title>{}: {} {:.4}, {:.4}</title></path>",
+                large_marker(mark.shape, x, y),
+                mark_class(mark.shape, mark.colour),
+                escape(&mark.name),
+                escape(&self.x.label),
+                mark.at.0,
+                mark.at.1
+            ));
+        }
         let height = (area.bottom + 42.0).ceil() as u32;
         Plot { title: self.title.clone(), width: WIDTH as u32, height, body: canvas.0 }
     }
@@ -72,14 +108,28 @@ impl LineChart {
     /// Names of the lines in even columns, as many as fit; returns where the last row ends.
     fn legend(&self, canvas: &mut Canvas, first: f64) -> f64 {
         let start = LEFT - 44.0;
-        let names: Vec<String> = self.series.iter().map(|s| shorten(&s.name, 38)).collect();
+        let mut kinds: Vec<&Mark> = Vec::new();
+        for mark in &self.marks {
+            if kinds.iter().all(|k| k.name != mark.name) {
+                kinds.push(mark);
+            }
+        }
+        let all = self.series.iter().map(|s| &s.name).chain(kinds.iter().map(|m| &m.name));
+        let names: Vec<String> = all.map(|name| shorten(name, 46)).collect();
         let longest = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
         // 7.1 units a character is a little more than most need.
         let width = 46.0 + 7.1 * longest as f64;
         let columns = (((WIDTH - start) / width) as usize).max(1);
-        for (i, (series, name)) in self.series.iter().zip(&names).enumerate() {
+        for (i, name) in names.iter().enumerate() {
             let x = start + (i % columns) as f64 * width;
             let y = first + (i / columns) as f64 * LEGEND_ROW;
+            canvas.text(x + 30.0, y, "legend", name);
+            let Some(series) = self.series.get(i) else {
+                let shape = kinds[i - self.series.len()].shape;
+                let path = large_marker(shape, x + 12.0, y - 4.0);
+                canvas.raw(format_args!("<path d=\"{path}\" class=\"{}\"/>", mark_class(shape, 5)));
+                continue;
+            };
             canvas.line((x, y - 4.0), (x + 24.0, y - 4.0), &class(series, self.markers));
             if self.markers && !series.dashed {
                 canvas.raw(format_args!(
@@ -88,7 +138,6 @@ impl LineChart {
                     series.colour % 6
                 ));
             }
-            canvas.text(x + 30.0, y, "legend", name);
         }
         first + names.len().div_ceil(columns) as f64 * LEGEND_ROW - LEGEND_ROW
     }
@@ -108,6 +157,8 @@ impl LineChart {
         if !path.is_empty() {
             canvas.raw(format_args!("<path d=\"{path}\" class=\"{}\"/>", class(series, self.markers)));
         }
+        // A line of one point alone would not show.
+        let alone = series.points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).count() == 1;
         for (i, &p) in series.points.iter().enumerate() {
             if !(p.0.is_finite() && p.1.is_finite()) {
                 continue;
@@ -121,10 +172,10 @@ impl LineChart {
                     series.colour % 6
                 ));
             }
-            if self.markers && !series.dashed {
+            if self.markers && (!series.dashed || alone) {
                 canvas.raw(format_args!(
                     "<path d=\"{}\" class=\"m{}\"><title>{}: {} {}, {:.4}</title></path>",
-                    marker(series.colour, x, y),
+                    marker(series.colour + usize::from(series.dashed), x, y),
                     series.colour % 6,
                     escape(&series.name),
                     escape(&self.x.label),
@@ -154,6 +205,22 @@ pub(super) fn marker(kind: usize, x: f64, y: f64) -> String {
         1 => format!("M{} {}h6.4v6.4h-6.4z", px(x - 3.2), px(y - 3.2)),
         2 => format!("M{} {}l4.4 4.4l-4.4 4.4l-4.4 -4.4z", px(x), px(y - 4.4)),
         _ => format!("M{} {}l4.4 7.6h-8.8z", px(x), px(y - 4.8)),
+    }
+}
+
+/// The circle is hollow, so that a mark of another shape shows in it.
+fn mark_class(shape: usize, colour: usize) -> String {
+    if shape.is_multiple_of(4) { format!("l{} hollow mark", colour % 6) } else { format!("m{} mark", colour % 6) }
+}
+
+/// The shapes of [`marker`], larger.
+fn large_marker(kind: usize, x: f64, y: f64) -> String {
+    let (px, py) = (px(x), px(y));
+    match kind % 4 {
+        0 => format!("M{px} {py}m-7.6 0a7.6 7.6 0 1 0 15.2 0a7.6 7.6 0 1 0 -15.2 0z"),
+        1 => format!("M{px} {py}m-4.8 -4.8h9.6v9.6h-9.6z"),
+        2 => format!("M{px} {py}m0 -6.6l6.6 6.6l-6.6 6.6l-6.6 -6.6z"),
+        _ => format!("M{px} {py}m0 -7.2l6.6 11.4h-13.2z"),
     }
 }
 
@@ -234,6 +301,20 @@ mod tests {
             assert_eq!(path.matches('M').count(), 2, "{path}");
         }
         assert!(plot.inline().contains("Loss (nats)"));
+    }
+
+    #[test]
+    fn marks_stand_where_they_should_and_once_in_the_legend() {
+        let mut c = chart(vec![(0.0, 0.0), (1.0, 1.0)]);
+        c.marks = [(0.25, 0.75), (0.5, f64::NAN), (0.75, 0.5)]
+            .map(|at| Mark { name: "threshold <0.5>".into(), at, colour: 2, shape: 2 })
+            .to_vec();
+        let svg = c.draw().inline();
+        let doc = roxmltree::Document::parse(&svg).unwrap();
+        let of = |class: &str| doc.descendants().filter(|n| n.attribute("class") == Some(class)).count();
+        assert_eq!((of("m2 mark"), of("m5 mark")), (2, 1));
+        assert_eq!(svg.matches(">threshold &lt;0.5&gt;</text>").count(), 1);
+        assert!(svg.contains("0.2500, 0.7500</title>"), "{svg}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! alone: series also differ by dash and marker.
 
 mod axis;
+mod bars;
 mod forest;
 mod line;
 mod matrix;
@@ -15,8 +16,9 @@ mod roofline;
 use std::fmt::Write as _;
 
 pub use axis::{Axis, Range};
+pub use bars::{Bar, BarChart};
 pub use forest::{Forest, ForestRow};
-pub use line::{LineChart, Series};
+pub use line::{LineChart, Mark, Series};
 pub use matrix::confusion_plot;
 pub use parallel::{Coordinate, ParallelPlot, Trace};
 pub use roofline::{Roofline, RooflinePoint};

@@ -229,7 +229,7 @@ pub fn refit(
     if !resume {
         remove(&folder)?;
     }
-    let place = Place { folder: &folder, resume, device: device.to_owned(), profile: false };
+    let place = Place { folder: &folder, resume, device: device.to_owned(), profile: false, tensorboard: false };
     fsio::create_dir(&work)?;
     let trained = run::train(config, load()?, open()?, &place, stop, events);
     let trained = trained.map_err(|e| match e {
