@@ -312,10 +312,12 @@ fn published_figures_stand_beside_real_images_only() {
         assert!(text.contains(&format!("{correct}/16 {interval}")), "{text}");
         let html = study_report(&real).render().unwrap();
         assert!(html.contains(accuracy) && html.contains("do not tell the depths apart"));
+        assert!(html.contains("published figures were measured") && html.contains("Published, official"));
     }
     let synthetic = study(true, 1, &NAMES);
     let html = study_report(&synthetic).render().unwrap();
-    assert!(!study_table(&synthetic).to_text().contains("Published") && !html.contains("0.8125"));
+    assert!(!study_table(&synthetic).to_text().contains("Published") && !html.contains("Published, official"));
+    assert!(!html.contains("published figures were measured"));
     assert!(html.contains("synthetic"));
     assert!(!study_report(&real).render().unwrap().contains("synthetic"));
 }

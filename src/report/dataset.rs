@@ -280,7 +280,7 @@ mod tests {
         for words in [
             "7 files could not be read",
             "Files left out: the first 1 of 7",
-            "train/a&lt;b&gt;.jpeg",
+            "a&lt;b&gt;.jpeg",
             "1 patient has images in more than one set",
             "train, test",
             "384 to 2916",
