@@ -15,7 +15,7 @@ pub enum Sampler {
     #[default]
     Shuffle,
     /// As many images as with `shuffle`, every class equally often: images of a rare class are repeated, and of a frequent
-    /// one another part has its turn each epoch.
+    /// one another part has its turn each epoch (all images in a random order, and then all again in another).
     Balanced,
     /// Each image once, and then images of each class but the largest again, until all classes have as many.
     Oversample,
@@ -191,7 +191,8 @@ mod tests {
                 assert_eq!(order, sampler.epoch(&labels, 3, 1, epoch));
                 assert_ne!(order, sampler.epoch(&labels, 3, 1, epoch + 1));
                 assert_ne!(order, sampler.epoch(&labels, 3, 2, epoch));
-                // Each image of a class with repeats comes once as it is, and nothing else is no repeat.
+                // Each image of a class with repeats comes once as it is. Of a class that has turns no image comes again before all
+                // others have come, so at most twice where a turn ends within the epoch.
                 let mut first = vec![0; 30];
                 for (&i, &repeat) in order.images.iter().zip(&order.repeats) {
                     times[i as usize] += 1;
@@ -199,7 +200,7 @@ mod tests {
                 }
                 for (i, &label) in labels.iter().enumerate() {
                     let once = there[label as usize] <= each;
-                    assert!(if once { first[i] == 1 } else { first[i] <= 1 }, "{sampler}: {first:?}");
+                    assert!(if once { first[i] == 1 } else { first[i] <= 2 }, "{sampler}: {first:?}");
                 }
             }
             // Over the epochs, no image of a class comes more often than another, give or take one.
