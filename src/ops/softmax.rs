@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use super::sample::{self, Sample};
 use super::{Eval, Kernel, LowerCx, Op, PLAIN};
 use crate::autodiff::Backward;
+use crate::cpu::fast;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 use crate::graph::{Graph, NodeId};
 use crate::real::Real;
@@ -60,9 +61,14 @@ impl Softmax {
 
 impl<T: Real> Kernel<T> for Softmax {
     fn eval(&self, cx: &mut Eval<'_, T>) {
-        let x = cx.float(0);
         let [_, len, inner] = self.rows(&cx.specs[0].shape);
         let log = self.log;
+        if let (true, Some(x)) = (inner > 1, cx.fast_f32(0))
+            && let Some(y) = cx.fast_out()
+        {
+            return fast::softmax(x, [len, inner], log, y);
+        }
+        let x = cx.float(0);
         cx.out().par_chunks_mut(len * inner).zip(x.par_chunks(len * inner)).for_each(|(y, x)| {
             for i in 0..inner {
                 let row = || x[i..].iter().step_by(inner).copied();
@@ -80,9 +86,14 @@ impl<T: Real> Kernel<T> for Softmax {
 
 impl<T: Real> Kernel<T> for Gradient {
     fn eval(&self, cx: &mut Eval<'_, T>) {
-        let (y, dy) = (cx.float(0), cx.float(1));
         let [_, len, inner] = self.0.rows(&cx.specs[0].shape);
         let log = self.0.log;
+        if let (true, Some(y), Some(dy)) = (inner > 1, cx.fast_f32(0), cx.fast_f32(1))
+            && let Some(dx) = cx.fast_out()
+        {
+            return fast::softmax_grad(y, dy, [len, inner], log, dx);
+        }
+        let (y, dy) = (cx.float(0), cx.float(1));
         cx.out().par_chunks_mut(len * inner).zip(y.par_chunks(len * inner).zip(dy.par_chunks(len * inner))).for_each(
             |(dx, (y, dy))| {
                 for i in 0..inner {

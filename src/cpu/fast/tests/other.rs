@@ -195,3 +195,37 @@ fn an_index_beyond_the_images_is_refused() {
     let image = ImageBatch { c: 1, h: 1, w: 3 };
     gather_normalise(&[0; 6], &[2], &[0.0], &[1.0], image, &mut [0.0; 3]);
 }
+
+#[test]
+fn softmax_along_outer_axes_agrees_with_the_definition() {
+    let mut r = Random::new(43);
+    for ([outer, len, inner], log) in [([2, 5, 7], false), ([2, 5, 7], true), ([3, 64, 49], false), ([1, 1, 4], true)] {
+        let (x, dy) = (r.values(outer * len * inner), r.values(outer * len * inner));
+        let at = |i: usize, k: usize| i / inner * len * inner + k * inner + i % inner;
+        let (mut expected, mut gradient) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        for i in 0..outer * inner {
+            let value = |k: usize| f64::from(x[at(i, k)]).exp();
+            let dy = |k: usize| f64::from(dy[at(i, k)]);
+            let total: f64 = (0..len).map(value).sum();
+            let dot: f64 = (0..len).map(|k| if log { dy(k) } else { dy(k) * value(k) / total }).sum();
+            for k in 0..len {
+                let share = value(k) / total;
+                expected[at(i, k)] = if log { share.ln() } else { share };
+                gradient[at(i, k)] = if log { dy(k) - share * dot } else { share * (dy(k) - dot) };
+            }
+        }
+        let y = run(x.len(), |y| softmax(&x, [len, inner], log, y));
+        assert_close(&y, &expected, &[outer, len, inner]);
+        let dx = run(x.len(), |dx| softmax_grad(&y, &dy, [len, inner], log, dx));
+        // Of one value each gradient is 0, and its relative error means nothing.
+        if len > 1 {
+            assert_close(&dx, &gradient, &[outer, len, inner]);
+        }
+    }
+    let mut bad = vec![0.5_f32; 12];
+    (bad[1], bad[2]) = (f32::NAN, f32::INFINITY);
+    let y = run(12, |y| softmax(&bad, [3, 4], false, y));
+    let broken: Vec<bool> = y.chunks(4).flat_map(|row| row.iter().map(|v| v.is_nan())).collect();
+    assert_eq!(broken[..4], [false, true, true, false]);
+    assert!(y[1].is_nan() && y[5].is_nan() && y[9].is_nan());
+}
