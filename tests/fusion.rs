@@ -18,7 +18,7 @@ use radiograd::tensor::{Data, Tensor, relative_error};
 use radiograd::train::step::Turn;
 
 /// Chains with every way in which a convolution can be followed by what fuses and what does not, and sizes that leave a rest.
-const MODELS: [(&str, usize); 7] = [
+const MODELS: [(&str, usize); 9] = [
     ("cnn1", 16),
     ("cnn2", 28),
     ("cnn3", 30),
@@ -26,6 +26,9 @@ const MODELS: [(&str, usize); 7] = [
     ("conv8-relu-conv12-relu-pool-flatten-dense2", 13),
     ("conv8k5s2-relu-pool-conv8-bn-relu-pool-flatten-dense2", 30),
     ("conv40-relu-conv6k1-relu-avgpool-flatten-dense2", 12),
+    // Values that are read twice: after a ReLU, before one, and joined.
+    ("conv8-relu-2x[[conv8-relu-conv8]+-relu]-[conv12s2-relu-conv12-relu]+[conv12k1s2]-pool-flatten-dense2", 14),
+    ("conv8-relu-pool-3x[conv4-relu]++-conv6k1-relu-pool-flatten-dense2", 16),
 ];
 
 fn workload(model: &str, size: usize) -> Workload {

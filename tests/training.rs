@@ -73,6 +73,24 @@ fn the_same_seed_gives_the_same_bytes_and_a_resumed_run_too() {
     same_bytes(&config());
 }
 
+/// Branches and names in a checkpoint: it resumes to the same bytes, and holds what PyTorch's state_dict would.
+#[test]
+fn networks_of_blocks_repeat_and_resume_too() {
+    let model = "conv4-bn-relu-pool-a.0=2x[[conv4nb-bn-relu-conv4nb-bn]+-relu]-b=[[conv8s2-bn]+[down=conv8k1s2]]-[bn-conv4]++-gap-\
+                 flatten-fc=dense2";
+    let config = TrainConfig { model: model.to_owned(), epochs: 2, ..config() };
+    same_bytes(&config);
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), &config, Box::new(cpu::Executor::<f32>::fast()), false, &mut |_| {}).unwrap();
+    let file = radiograd::weights::load(dir.path().join("last.safetensors")).unwrap();
+    let counter = file.get("a.1.bn2.num_batches_tracked").unwrap();
+    // 240 images, 16 in a batch, 2 epochs.
+    assert_eq!((counter.shape.len(), counter.data.as_i64()), (0, Some([30].as_slice())));
+    let counters = |name: &str| file.tensors.iter().filter(|t| t.name.ends_with(name)).count();
+    assert_eq!((counters("num_batches_tracked"), counters("running_mean")), (7, 7));
+    assert!(file.get("b.down.bias").is_some() && file.get("fc.weight").is_some());
+}
+
 #[test]
 fn augmented_and_balanced_runs_repeat_and_resume_too() {
     same_bytes(&augmented());

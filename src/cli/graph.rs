@@ -23,10 +23,10 @@ use crate::store::ParamStore;
 /// Arguments of `radiograd graph`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  radiograd graph --model conv16-relu-pool-flatten-dense2 --size 64 --batch 32 --train"
+    after_help = "Examples:\n  radiograd graph --model conv16-relu-pool-flatten-dense2 --size 64 --batch 32 --train\n  radiograd graph --model resnet34 --size 224 --channels 3\n  radiograd graph --model 'conv16-relu-[conv16-bn-relu-conv16-bn]+-relu-gap-flatten-dense2' --size 64"
 )]
 pub(super) struct Args {
-    /// A name (mlp, cnn1, cnn2, cnn3, ...) or a chain of layers such as conv16-relu-pool-flatten-dense2
+    /// A name (mlp, cnn3, resnet34, ...) or a chain of layers such as conv16-relu-pool-flatten-dense2
     #[arg(long, value_name = "SPEC")]
     model: String,
     /// Size of the images: S or HxW
@@ -47,6 +47,9 @@ pub(super) struct Args {
     /// The graph that a GPU runs, after the fusion pass, instead of the one that was recorded
     #[arg(long, conflicts_with = "no_fuse")]
     fused: bool,
+    /// Every node too, of a network with blocks; others show them always
+    #[arg(long)]
+    nodes: bool,
 }
 
 #[derive(Serialize)]
@@ -140,10 +143,32 @@ pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         network,
         nodes,
     };
-    cx.result(text(&report), &report)
+    cx.result(text(&report, args.nodes), &report)
 }
 
-fn text(report: &Report) -> String {
+/// `nodes`: with the table of nodes, whatever the network.
+fn text(report: &Report, nodes: bool) -> String {
+    let table = if nodes || report.network.blocks.is_empty() {
+        table(report).to_text()
+    } else {
+        format!("{} nodes; --nodes lists them, --json has every layer of the blocks\n", report.nodes.len())
+    };
+    let mut text = format!(
+        "{} = {}\n{}\n{table}{} parameters, {} FLOPs, {} bytes read and written",
+        report.network.model,
+        report.network.chain,
+        report.network.render(),
+        grouped(report.parameters as u64),
+        scaled(report.flops),
+        scaled(report.bytes)
+    );
+    text.push('\n');
+    text.push_str(&memory(report));
+    text
+}
+
+/// Every node.
+fn table(report: &Report) -> Table {
     let what = if report.train { "training step" } else { "evaluation pass" };
     let fused = if report.fused { ", after the fusion pass" } else { "" };
     let caption = format!("Every node of one {what}, batch {}{fused}", report.batch);
@@ -168,19 +193,7 @@ fn text(report: &Report) -> String {
             kernel.unwrap_or("-").to_owned(),
         ]);
     }
-    let mut text = format!(
-        "{} = {}\n{}\n{}{} parameters, {} FLOPs, {} bytes read and written",
-        report.network.model,
-        report.network.chain,
-        report.network.render(),
-        table.to_text(),
-        grouped(report.parameters as u64),
-        scaled(report.flops),
-        scaled(report.bytes)
-    );
-    text.push('\n');
-    text.push_str(&memory(report));
-    text
+    table
 }
 
 /// The plan and its bound, each in a line with what it is the sum of.

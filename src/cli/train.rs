@@ -29,7 +29,7 @@ pub struct TrainArgs {
     /// Image folder, MedMNIST .npz file, or `phantom`
     #[arg(long, value_name = "DATA")]
     pub data: Option<String>,
-    /// Network: a name (mlp, cnn1, cnn2, cnn3, simple) or a chain such as conv16-relu-pool-flatten-dense2
+    /// Network: a name (mlp, cnn3, resnet34, ...) or a chain such as conv16-relu-[conv16-bn]+-relu-gap-flatten-dense2
     #[arg(long, value_name = "SPEC")]
     pub model: Option<String>,
     /// Height and width of the images in pixels

@@ -23,7 +23,7 @@ use crate::report::table::Table;
     after_help = "Examples:\n  radiograd tune --model cnn3 --size 128 --batch 32\n  radiograd tune --list\n  radiograd tune --clear\n\nLater runs on this adapter take what was measured and say so; --no-tune (or RADIOGRAD_NO_TUNE=1) takes the built-in table.\nThe measurements lie in the folder `tune` below RADIOGRAD_CACHE, or below the user's cache folder."
 )]
 pub(super) struct Args {
-    /// A name (mlp, cnn1, cnn2, cnn3, ...) or a chain of layers such as conv16-relu-pool-flatten-dense2
+    /// A name (mlp, cnn3, resnet34, ...) or a chain of layers such as conv16-relu-pool-flatten-dense2
     #[arg(long, value_name = "SPEC", required_unless_present_any = ["list", "clear"])]
     model: Option<String>,
     /// Size of the images: S or HxW

@@ -21,20 +21,24 @@ pub enum ModelError {
         nearest: Option<&'static str>,
     },
     /// More layers than anyone means.
-    #[error("the model has {count} layers, at most {} are allowed: shorten the chain", parse::MAX_LAYERS)]
+    #[error(
+        "the model has {count} layers, brackets repeated, and at most {} are allowed: shorten the chain",
+        parse::MAX_LAYERS
+    )]
     TooManyLayers {
         /// How many.
         count: usize,
     },
     /// One layer is wrong, in itself or for the shape that reaches it.
-    #[error("layer {number} ({text}): {problem}")]
+    #[error("layer {place} ({text}): {problem}")]
     Layer {
-        /// Position in the chain, from 1.
-        number: usize,
+        /// Position in the chain, from 1; in brackets `5.2`, the second layer in the brackets that are the fifth, or
+        /// `5.shortcut.1`.
+        place: String,
         /// The layer as written.
         text: String,
         /// What is wrong.
-        problem: LayerError,
+        problem: Box<LayerError>,
     },
     /// An input that no network takes.
     #[error("the input [{}, {}, {}] (channels, height, width) must have 1 to {} numbers: change --size", .0[0], .0[1], .0[2], super::plan::MAX_NUMEL)]
@@ -62,6 +66,47 @@ pub enum LayerError {
     /// Two dashes in a row, or one at an end.
     #[error("nothing between two dashes: remove one")]
     Empty,
+    /// A bracket without its other one.
+    #[error("{what}: write {}", super::brackets::FORM)]
+    Brackets {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A name that cannot be one.
+    #[error(
+        "'{name}' cannot be a name: use letters, digits and _, with single dots between them, at most {} in all",
+        super::brackets::MAX_NAME
+    )]
+    Name {
+        /// As written.
+        name: String,
+    },
+    /// Two layers of one name.
+    #[error("another layer is called {name} already: name one of them (NAME=...), or the brackets around it")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// A block that adds what cannot be added.
+    #[error("{main} and {other} cannot be added: {advice}")]
+    Add {
+        /// What the chain in brackets gives.
+        main: String,
+        /// What it is to be added to.
+        other: String,
+        /// What to write.
+        advice: String,
+    },
+    /// A block that joins what cannot be joined.
+    #[error(
+        "{input} and {output} cannot stand behind each other: with ++ the layers in brackets must keep height and width"
+    )]
+    Concat {
+        /// What reaches the block.
+        input: String,
+        /// What its chain makes of it.
+        output: String,
+    },
     /// A number is missing.
     #[error("{what} is missing: write {form}")]
     Missing {

@@ -2,8 +2,8 @@
 
 use super::error::{LayerError, ModelError, shown};
 use super::parse::MAX_WIDTH;
-use super::plan::{ParamSpec, Plan, Step};
-use super::spec::{Activation, Layer, Network, PoolKind};
+use super::plan::{Action, Group, ParamSpec, Plan, Step};
+use super::spec::{Activation, Bias, Layer, Network, PoolKind};
 use crate::graph::{Graph, NodeId};
 use crate::ops::dropout::Dropout;
 use crate::shape::{DType, Shape, ShapeError, Spec};
@@ -114,6 +114,19 @@ impl Model {
         &self.plan.steps
     }
 
+    /// The outermost blocks, as ranges of [`Model::steps`].
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.plan.groups
+    }
+
+    /// Number of convolutions, those in blocks included.
+    #[must_use]
+    pub fn conv_layers(&self) -> usize {
+        let conv = |step: &&Step| matches!(step.action, Action::Layer(Layer::Conv { .. }));
+        self.plan.steps.iter().filter(conv).count()
+    }
+
     /// The parameters and running statistics, in the order of the layers.
     #[must_use]
     pub fn params(&self) -> &[ParamSpec] {
@@ -184,15 +197,16 @@ fn check_end(network: &Network, plan: &Plan, classes: usize) -> Result<(), Model
         return Err(ModelError::Empty);
     };
     let outputs = step.output.numel();
-    let problem = match (layer, step.output.dims()) {
-        (Layer::Activation(a @ (Activation::Softmax | Activation::Sigmoid)), _) => {
+    let problem = match (&step.action, step.output.dims()) {
+        (Action::Layer(Layer::Activation(a @ (Activation::Softmax | Activation::Sigmoid))), _) => {
             LayerError::FinalActivation { activation: a.kind() }
         }
         (_, [_]) if outputs == classes || (outputs == 1 && classes == 2) => return Ok(()),
         (_, [_]) => LayerError::Outputs { outputs, classes },
         _ => LayerError::EndsWithImages { output: super::plan::batched(&step.output), classes },
     };
-    Err(ModelError::Layer { number: network.layers.len(), text: shown(&layer.to_string()), problem })
+    let place = network.layers.len().to_string();
+    Err(ModelError::Layer { place, text: shown(&layer.to_string()), problem: Box::new(problem) })
 }
 
 /// A pass being recorded.
@@ -200,7 +214,7 @@ struct Recording<'a> {
     g: &'a mut Graph,
     params: &'a [Param],
     mode: Mode,
-    /// The values that [`Step::input`] counts.
+    /// The values that [`Step::inputs`] counts.
     values: Vec<NodeId>,
     leaves: Vec<NodeId>,
     dropouts: u32,
@@ -217,8 +231,14 @@ impl Recording<'_> {
     }
 
     fn step(&mut self, step: &Step) -> Result<NodeId, ShapeError> {
-        let x = self.values[step.input];
-        match &step.layer {
+        let inputs: Vec<NodeId> = step.inputs.iter().map(|&i| self.values[i]).collect();
+        let x = inputs[0];
+        let layer = match &step.action {
+            Action::Layer(layer) => layer,
+            Action::Add => return self.g.add(x, inputs[1]),
+            Action::Concat => return self.g.concat(&inputs, 1),
+        };
+        match layer {
             Layer::Conv { conv, bias, .. } => {
                 let w = self.leaf(step.params.start);
                 let b = bias.then(|| self.leaf(step.params.start + 1));
@@ -226,7 +246,7 @@ impl Recording<'_> {
             }
             Layer::Dense { bias, .. } => {
                 let w = self.leaf(step.params.start);
-                let b = bias.then(|| self.leaf(step.params.start + 1));
+                let b = (*bias != Bias::No).then(|| self.leaf(step.params.start + 1));
                 self.g.linear(x, w, b)
             }
             Layer::Pool { kind, window } => match kind {
@@ -252,6 +272,8 @@ impl Recording<'_> {
                 }
             }
             Layer::Flatten => self.g.flatten(x),
+            // The plan has taken them apart.
+            Layer::Init(_) | Layer::Named { .. } | Layer::Block(_) => Ok(x),
         }
     }
 

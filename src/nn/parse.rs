@@ -11,17 +11,23 @@
 //! | `bn` | batch normalisation | |
 //! | `relu`, `lrelu[{slope}]`, `elu[{alpha}]`, `sigmoid`, `tanh`, `softmax` | activations | slope 0.01, alpha 1 |
 //! | `dropout[{p}]` | dropout | 0.5 |
-//! | `flatten`, `dense{out}[nb]` | rows out of images, a linear layer | |
+//! | `flatten`, `dense{out}[nb][zb]` | rows out of images, a linear layer; no bias, a bias that begins at zero | |
+//! | `initin`, `initout` | normal first weights for the convolutions that follow, by fan-in or fan-out (He et al. 2015) | PyTorch's default |
+//!
+//! Brackets make blocks, and `NAME=` names layers and blocks; see [`super::brackets`].
 
 use std::ops::RangeInclusive;
 
 use super::error::{LayerError, ModelError, nearest, shown};
-use super::named;
-use super::spec::{Activation, DEFAULT_ALPHA, DEFAULT_DROPOUT, DEFAULT_SLOPE, Layer, Network, PoolKind, same_padding};
+use super::init::FanMode;
+use super::spec::{
+    Activation, Bias, DEFAULT_ALPHA, DEFAULT_DROPOUT, DEFAULT_SLOPE, Layer, Network, PoolKind, same_padding,
+};
+use super::{brackets, named};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::pool2d::Pool2d;
 
-/// Most layers of a chain.
+/// Most layers of a chain, brackets repeated.
 pub const MAX_LAYERS: usize = 1000;
 /// Most channels of a convolution and most outputs of a dense layer.
 pub const MAX_WIDTH: usize = 65_536;
@@ -31,7 +37,7 @@ pub const MAX_REACH: usize = 1024;
 const MAX_SLOPE: f64 = 1000.0;
 
 /// How a layer begins, and its grammar. No kind is the beginning of another.
-const KINDS: [(&str, &str); 16] = [
+const KINDS: [(&str, &str); 18] = [
     ("conv", "conv{out}[k{}][s{}][p{}][d{}][g{}][nb]"),
     ("pool", "pool[{}][s{}][p{}]"),
     ("maxpool", "maxpool[{}][s{}][p{}]"),
@@ -47,7 +53,9 @@ const KINDS: [(&str, &str); 16] = [
     ("softmax", "softmax"),
     ("dropout", "dropout[{p}]"),
     ("flatten", "flatten"),
-    ("dense", "dense{out}[nb]"),
+    ("dense", "dense{out}[nb][zb]"),
+    ("initin", "initin"),
+    ("initout", "initout"),
 ];
 
 /// All kinds of layers, for messages.
@@ -66,26 +74,23 @@ impl Network {
         if text.is_empty() {
             return Err(ModelError::Empty);
         }
-        if let Some(body) = named::body(text) {
-            return chain(&format!("{body}-dense{classes}"));
+        if let Some(chain) = named::chain(text, classes) {
+            return Ok(Self { layers: brackets::chain(&chain)? });
         }
         let count = text.split('-').count();
         if count > MAX_LAYERS {
             return Err(ModelError::TooManyLayers { count });
         }
-        if count == 1 {
+        if count == 1 && !text.contains(['[', ']', '=']) {
             return single(text);
         }
-        chain(text)
+        let layers = brackets::chain(text)?;
+        let count = layers.iter().map(Layer::count).fold(0, usize::saturating_add);
+        if count > MAX_LAYERS {
+            return Err(ModelError::TooManyLayers { count });
+        }
+        Ok(Self { layers })
     }
-}
-
-fn chain(text: &str) -> Result<Network, ModelError> {
-    let layers = text
-        .split('-')
-        .enumerate()
-        .map(|(i, t)| layer(t).map_err(|problem| ModelError::Layer { number: i + 1, text: shown(t), problem }));
-    Ok(Network { layers: layers.collect::<Result<_, _>>()? })
 }
 
 /// One word: a layer if it looks like one, else a misspelt network.
@@ -95,7 +100,7 @@ fn single(text: &str) -> Result<Network, ModelError> {
     match layer(text) {
         Ok(layer) => Ok(Network { layers: vec![layer] }),
         Err(problem) if KINDS.iter().any(|k| k.0 == letters) => {
-            Err(ModelError::Layer { number: 1, text: shown(text), problem })
+            Err(ModelError::Layer { place: "1".to_owned(), text: shown(text), problem: Box::new(problem) })
         }
         Err(_) => Err(ModelError::Unknown {
             name: shown(text),
@@ -150,6 +155,8 @@ pub fn layer(text: &str) -> Result<Layer, LayerError> {
             p: cursor.fraction("the probability", "at least 0 and below 1", |v| v < 1.0)?.unwrap_or(DEFAULT_DROPOUT),
         },
         "flatten" => Layer::Flatten,
+        "initin" => Layer::Init(FanMode::FanIn),
+        "initout" => Layer::Init(FanMode::FanOut),
         _ => cursor.dense()?,
     };
     cursor.end()?;
@@ -261,7 +268,8 @@ impl<'a> Cursor<'a> {
                         return Err(self.syntax());
                     };
                     self.rest = rest;
-                    self.once(&mut options.no_bias, (), "nb")?;
+                    let bias = if key == 'n' { Bias::No } else { Bias::Zeros };
+                    self.once(&mut options.bias, bias, if key == 'n' { "nb" } else { "zb" })?;
                     continue;
                 }
             };
@@ -294,7 +302,7 @@ impl<'a> Cursor<'a> {
                 dilation,
                 groups: o.groups.unwrap_or(1),
             },
-            bias: o.no_bias.is_none(),
+            bias: o.bias.is_none(),
         })
     }
 
@@ -309,7 +317,7 @@ impl<'a> Cursor<'a> {
         let what = "the number of outputs";
         let out = self.whole(what, 1..=MAX_WIDTH)?;
         let out = out.ok_or_else(|| self.missing(what))?;
-        let bias = self.options("n")?.no_bias.is_none();
+        let bias = self.options("nz")?.bias.unwrap_or(Bias::Drawn);
         Ok(Layer::Dense { out, bias })
     }
 }
@@ -322,5 +330,5 @@ struct Options {
     padding: Option<[usize; 2]>,
     dilation: Option<[usize; 2]>,
     groups: Option<usize>,
-    no_bias: Option<()>,
+    bias: Option<Bias>,
 }

@@ -3,13 +3,16 @@
 //! Nothing is allocated here; all sizes are checked, so that recording and initialising a planned network cannot fail
 //! for its shapes.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::ops::Range;
 
 use serde::Serialize;
 
 use super::error::{LayerError, ModelError, shown};
-use super::init::{self, Init};
-use super::spec::{Layer, Network, Pair};
+use super::init::{self, FanMode, Init, Nonlinearity};
+use super::scope::Scope;
+use super::spec::{Bias, Block, Join, Layer, Network, Pair};
 use crate::shape::Shape;
 use crate::store::Role;
 
@@ -23,7 +26,7 @@ const MAX_PRODUCTS: u128 = 1 << 43;
 /// A parameter or running statistic of the network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamSpec {
-    /// Dotted name: `conv1.weight`, `bn1.running_mean`.
+    /// Dotted name: `conv1.weight`, `layer1.0.bn1.running_mean`.
     pub name: String,
     /// Shape, as in PyTorch: `[out, in / groups, kh, kw]`, `[out, in]`, `[channels]`.
     pub shape: Shape,
@@ -54,23 +57,64 @@ impl Field {
             stride: [0, 1].map(|i| self.stride[i].saturating_mul(stride[i])),
         }
     }
+
+    /// Of what comes from two sides: the larger part, the smaller steps.
+    fn join(self, other: Self) -> Self {
+        Self {
+            size: [0, 1].map(|i| self.size[i].max(other.size[i])),
+            stride: [0, 1].map(|i| self.stride[i].min(other.stride[i])),
+        }
+    }
 }
 
-/// One layer of a planned network.
+/// What a step does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// A layer, on one value.
+    Layer(Layer),
+    /// The sum of two values: the end of a residual block.
+    Add,
+    /// The channels of one value and then those of another.
+    Concat,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layer(layer) => layer.fmt(f),
+            Self::Add => f.write_str("+"),
+            Self::Concat => f.write_str("++"),
+        }
+    }
+}
+
+/// One layer of a planned network, or the joint at the end of a block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// Kind and number among its kind: `conv1`, the scope of its nodes and the first part of its parameters' names.
+    /// Its name, or kind and number: `conv1`, `layer1.0.conv2`. The scope of its nodes and the first part of its parameters'
+    /// names.
     pub name: String,
     /// What it does.
-    pub layer: Layer,
-    /// The value that it reads: 0 is the network's input, `i + 1` the output of step `i`.
-    pub input: usize,
+    pub action: Action,
+    /// The values that it reads, one or two: 0 is the network's input, `i + 1` the output of step `i`.
+    pub inputs: Vec<usize>,
     /// Its output for one image, without the batch axis: `[C, H, W]` or `[features]`.
     pub output: Shape,
     /// Its parameters, as a range of [`Plan::params`].
     pub params: Range<usize>,
     /// What an output pixel sees; `None` where each output sees the whole image.
     pub field: Option<Field>,
+}
+
+/// A block that lies in no other, as tables group layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Its name; without one, the names of its first and last steps.
+    pub name: String,
+    /// As written, once.
+    pub text: String,
+    /// Its steps.
+    pub steps: Range<usize>,
 }
 
 /// A network for one input size.
@@ -80,6 +124,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// All parameters, in the order of the layers.
     pub params: Vec<ParamSpec>,
+    /// The outermost blocks.
+    pub groups: Vec<Group>,
 }
 
 /// `[N, 64, 8, 8]`: a batch of such outputs, for messages and tables.
@@ -104,9 +150,10 @@ impl Plan {
         if input.contains(&0) || numel(&input).is_none() {
             return Err(ModelError::Input(input));
         }
-        let mut builder = Builder { plan: Self { steps: Vec::new(), params: Vec::new() }, names: Vec::new(), total: 0 };
+        let plan = Self { steps: Vec::new(), params: Vec::new(), groups: Vec::new() };
+        let mut builder = Builder { plan, names: HashSet::new(), convs: None, depth: 0, total: 0 };
         let x = Value { index: 0, shape: input.into(), field: Some(Field::PIXEL) };
-        builder.chain(&network.layers, x)?;
+        builder.chain(&network.layers, x, &mut Scope::root(), "")?;
         Ok(builder.plan)
     }
 }
@@ -135,31 +182,24 @@ impl Value {
 
 struct Builder {
     plan: Plan,
-    /// How often each kind has been used, for names.
-    names: Vec<(&'static str, usize)>,
+    /// The names of all steps.
+    names: HashSet<String>,
+    /// How the weights of convolutions begin; `None`: as PyTorch's default.
+    convs: Option<FanMode>,
+    /// Blocks around what is being planned.
+    depth: usize,
     total: usize,
 }
 
 impl Builder {
-    fn name(&mut self, kind: &'static str) -> String {
-        let slot = match self.names.iter().position(|n| n.0 == kind) {
-            Some(slot) => slot,
-            None => {
-                self.names.push((kind, 0));
-                self.names.len() - 1
-            }
-        };
-        self.names[slot].1 += 1;
-        format!("{kind}{}", self.names[slot].1)
-    }
-
-    fn chain(&mut self, layers: &[Layer], mut x: Value) -> Result<Value, ModelError> {
+    /// A chain whose names are of `scope`; `place` goes before the number of each layer in messages.
+    fn chain(&mut self, layers: &[Layer], mut x: Value, scope: &mut Scope, place: &str) -> Result<Value, ModelError> {
         for (i, layer) in layers.iter().enumerate() {
-            x = self.layer(layer, x).map_err(|problem| ModelError::Layer {
-                number: i + 1,
-                text: shown(&layer.to_string()),
-                problem,
-            })?;
+            let place = format!("{place}{}", i + 1);
+            x = match layer {
+                Layer::Named { name, layer: inner } => self.item(inner, Some(name), x, scope, (&place, layer))?,
+                _ => self.item(layer, None, x, scope, (&place, layer))?,
+            };
             if self.total > MAX_NUMEL {
                 return Err(ModelError::TooManyParameters);
             }
@@ -167,21 +207,117 @@ impl Builder {
         Ok(x)
     }
 
-    fn layer(&mut self, layer: &Layer, x: Value) -> Result<Value, LayerError> {
-        let name = self.name(layer.kind());
+    /// A layer or block with its name; `at` is its place and what stands there.
+    fn item(
+        &mut self,
+        layer: &Layer,
+        name: Option<&str>,
+        x: Value,
+        scope: &mut Scope,
+        at: (&str, &Layer),
+    ) -> Result<Value, ModelError> {
+        match layer {
+            Layer::Init(mode) => {
+                self.convs = Some(*mode);
+                Ok(x)
+            }
+            Layer::Block(block) => self.block(block, name, x, scope, at),
+            _ => {
+                let name = match name {
+                    Some(name) => scope.given(name),
+                    None => scope.next(layer.kind()),
+                };
+                self.layer(layer, name, x).map_err(|problem| wrong(at, problem))
+            }
+        }
+    }
+
+    fn block(
+        &mut self,
+        block: &Block,
+        name: Option<&str>,
+        mut x: Value,
+        scope: &mut Scope,
+        at: (&str, &Layer),
+    ) -> Result<Value, ModelError> {
+        for turn in 0..block.times {
+            let first = self.plan.steps.len();
+            self.depth += 1;
+            let mut level = name.map(|name| scope.inner(name, turn, block.times));
+            x = self.turn(block, x, level.as_mut().unwrap_or(scope), at)?;
+            self.depth -= 1;
+            if let (0, [start, ..], Some(end)) = (self.depth, &self.plan.steps[first..], self.plan.steps.last()) {
+                let own = level.map(|level| level.name().to_owned());
+                let name = own.unwrap_or_else(|| format!("{} .. {}", start.name, end.name));
+                let text = Block { times: 1, ..block.clone() }.to_string();
+                self.plan.groups.push(Group { name, text, steps: first..self.plan.steps.len() });
+            }
+        }
+        Ok(x)
+    }
+
+    /// A block once.
+    fn turn(&mut self, block: &Block, x: Value, scope: &mut Scope, at: (&str, &Layer)) -> Result<Value, ModelError> {
+        let place = format!("{}.", at.0);
+        let y = self.chain(&block.body, x.clone(), scope, &place)?;
+        match &block.join {
+            Join::Chain => Ok(y),
+            Join::Add { shortcut } => {
+                let other = self.chain(shortcut, x, scope, &format!("{place}shortcut."))?;
+                if y.shape != other.shape {
+                    let advice = if shortcut.is_empty() { advice(&other, &y) } else { SHORTCUT.to_owned() };
+                    let (main, other) = (batched(&y.shape), batched(&other.shape));
+                    return Err(wrong(at, LayerError::Add { main, other, advice }));
+                }
+                let shape = y.shape.clone();
+                self.join(Action::Add, scope.next("add"), [y, other], shape).map_err(|problem| wrong(at, problem))
+            }
+            Join::Concat => {
+                let same =
+                    x.shape.len() == y.shape.len() && x.shape.iter().zip(y.shape.iter()).skip(1).all(|(a, b)| a == b);
+                if !same {
+                    let (input, output) = (batched(&x.shape), batched(&y.shape));
+                    return Err(wrong(at, LayerError::Concat { input, output }));
+                }
+                let mut dims = x.shape.to_vec();
+                dims[0] += y.shape[0];
+                let name = scope.next("concat");
+                self.join(Action::Concat, name, [x, y], dims.into()).map_err(|problem| wrong(at, problem))
+            }
+        }
+    }
+
+    fn join(&mut self, action: Action, name: String, [a, b]: [Value; 2], shape: Shape) -> Result<Value, LayerError> {
+        let field = a.field.zip(b.field).map(|(a, b)| a.join(b));
+        self.step(action, name, vec![a.index, b.index], shape, field)
+    }
+
+    fn layer(&mut self, layer: &Layer, name: String, x: Value) -> Result<Value, LayerError> {
         let first = self.plan.params.len();
         let (output, field) = self.output(layer, &name, &x)?;
+        let value = self.step(Action::Layer(layer.clone()), name, vec![x.index], output, field)?;
+        if let Some(step) = self.plan.steps.last_mut() {
+            step.params.start = first;
+        }
+        Ok(value)
+    }
+
+    fn step(
+        &mut self,
+        action: Action,
+        name: String,
+        inputs: Vec<usize>,
+        output: Shape,
+        field: Option<Field>,
+    ) -> Result<Value, LayerError> {
         if numel(&output).is_none() {
             return Err(LayerError::TooLarge { output: batched(&output) });
         }
-        self.plan.steps.push(Step {
-            name,
-            layer: layer.clone(),
-            input: x.index,
-            output: output.clone(),
-            params: first..self.plan.params.len(),
-            field,
-        });
+        if !self.names.insert(name.clone()) {
+            return Err(LayerError::NameTaken { name });
+        }
+        let params = self.plan.params.len()..self.plan.params.len();
+        self.plan.steps.push(Step { name, action, inputs, output: output.clone(), params, field });
         Ok(Value { index: self.plan.steps.len(), shape: output, field })
     }
 
@@ -196,7 +332,10 @@ impl Builder {
                 let reach = [0, 1].map(|i| conv.dilation[i] * (kernel[i] - 1) + 1);
                 let [h, w] = x.window(reach, |i| conv.extent(i, [h, w][i], kernel[i]))?;
                 let weight = [*out, c / conv.groups, kernel[0], kernel[1]];
-                self.weights(name, &weight, *bias)?;
+                let nonlinearity = Nonlinearity::Relu;
+                let init =
+                    self.convs.map_or_else(init::default_weight, |mode| Init::KaimingNormal { mode, nonlinearity });
+                self.weights(name, &weight, init, if *bias { Bias::Drawn } else { Bias::No })?;
                 let products = [out, &h, &w].into_iter().chain(&weight[1..]);
                 if products.map(|&n| n as u128).product::<u128>() > MAX_PRODUCTS {
                     return Err(LayerError::TooMuchWork);
@@ -243,29 +382,55 @@ impl Builder {
             Layer::Dense { out, bias } => {
                 let [features] = <[usize; 1]>::try_from(x.shape.dims())
                     .map_err(|_| LayerError::NeedsRows { input: batched(&x.shape) })?;
-                self.weights(name, &[*out, features], *bias)?;
+                self.weights(name, &[*out, features], init::default_weight(), *bias)?;
                 Ok((Shape::from([*out]), None))
             }
+            // They have no values of their own: `item` has dealt with them.
+            Layer::Init(_) | Layer::Named { .. } | Layer::Block(_) => Ok((x.shape.clone(), x.field)),
         }
     }
 
-    /// Weight and bias of a convolution or dense layer, with PyTorch's default initialisers.
-    fn weights(&mut self, name: &str, shape: &[usize], bias: bool) -> Result<(), LayerError> {
+    /// Weight and bias of a convolution or dense layer.
+    fn weights(&mut self, name: &str, shape: &[usize], init: Init, bias: Bias) -> Result<(), LayerError> {
         let weight = Shape::new(shape);
-        let init = init::default_weight();
         self.param(name, "weight", &weight, Role::Trainable, init)?;
-        if bias {
-            let init = init::default_bias(shape).map_err(|_| too_large(&weight))?;
-            let shape = Shape::from([shape[0]]);
-            self.param(name, "bias", &shape, Role::Trainable, init)?;
-        }
-        Ok(())
+        let init = match bias {
+            Bias::No => return Ok(()),
+            Bias::Zeros => Init::Zeros,
+            Bias::Drawn => init::default_bias(shape).map_err(|_| too_large(&weight))?,
+        };
+        self.param(name, "bias", &Shape::from([shape[0]]), Role::Trainable, init)
     }
 
     fn param(&mut self, name: &str, part: &str, shape: &Shape, role: Role, init: Init) -> Result<(), LayerError> {
         self.total += numel(shape).ok_or_else(|| too_large(shape))?;
         self.plan.params.push(ParamSpec { name: format!("{name}.{part}"), shape: shape.clone(), role, init });
         Ok(())
+    }
+}
+
+fn wrong((place, layer): (&str, &Layer), problem: LayerError) -> ModelError {
+    ModelError::Layer { place: place.to_owned(), text: shown(&layer.to_string()), problem: Box::new(problem) }
+}
+
+/// What to write where a shortcut gives another shape than its block.
+const SHORTCUT: &str = "change the layers on the shortcut so that both are alike";
+
+/// The layer that takes `from` to the shape of `to`, as what to write behind a block.
+fn advice(from: &Value, to: &Value) -> String {
+    let projection = match (from.shape.dims(), to.shape.dims()) {
+        (&[_, h, w], &[c, out_h, out_w]) => {
+            let [down, across] = [h.div_ceil(out_h), w.div_ceil(out_w)];
+            let fits = down == across && h.div_ceil(down) == out_h && w.div_ceil(across) == out_w;
+            let stride = if down == 1 { String::new() } else { format!("s{down}") };
+            fits.then(|| format!("conv{c}k1{stride}-bn"))
+        }
+        (_, &[features]) => Some(format!("flatten-dense{features}")),
+        _ => None,
+    };
+    match projection {
+        Some(layers) => format!("keep the shape, or write a shortcut behind the block, ]+[{layers}]"),
+        None => "keep the shape, or write a shortcut behind the block, ]+[...]".to_owned(),
     }
 }
 

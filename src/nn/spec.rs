@@ -1,10 +1,11 @@
-//! A network as written: a chain of layers.
+//! A network as written: a chain of layers, some of them chains in brackets.
 //!
 //! [`Network`]'s `Display` writes the text that [`super::parse`] reads; reading it back gives the same value.
 //! Padding is always resolved here, so a chain means the same wherever it is stored.
 
 use std::fmt;
 
+use super::init::FanMode;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::pool2d::Pool2d;
 
@@ -15,8 +16,7 @@ pub struct Network {
     pub layers: Vec<Layer>,
 }
 
-/// One layer. A variant may hold chains of its own (a block with a shortcut, say): [`super::plan`] walks chains by
-/// recursion and gives every value a number, so such a variant is one more arm there.
+/// One layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Layer {
     /// `conv16k3x5s2p1d1g4nb`: 2-d convolution.
@@ -57,9 +57,57 @@ pub enum Layer {
     Dense {
         /// Outputs.
         out: usize,
-        /// Whether a bias is added.
-        bias: bool,
+        /// Whether a bias is added, and how it begins.
+        bias: Bias,
     },
+    /// `initin`, `initout`: the weights of the convolutions that follow begin as He et al.'s normal values, by their inputs or
+    /// by their outputs, as DenseNets and ResNets do. Computes nothing.
+    Init(FanMode),
+    /// `fc=dense2`, `layer1.0=3x[...]+`: names the layer, or what is in the brackets.
+    Named {
+        /// The name; dots make levels.
+        name: String,
+        /// What has it.
+        layer: Box<Layer>,
+    },
+    /// `3x[conv8-relu]+`: a chain in brackets.
+    Block(Block),
+}
+
+/// A chain in brackets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// How many of it follow each other, each with parameters of its own.
+    pub times: usize,
+    /// The chain.
+    pub body: Vec<Layer>,
+    /// What becomes of the input of the chain.
+    pub join: Join,
+}
+
+/// What becomes of the input `x` of a chain in brackets that gives `f(x)`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Join {
+    /// `[...]`: nothing, the result is `f(x)`.
+    Chain,
+    /// `[...]+`, `[...]+[conv16k1s2-bn]`: it is added, `x + f(x)`, or what a second chain makes of it. (He et al. 2016)
+    Add {
+        /// The second chain; empty: x itself.
+        shortcut: Vec<Layer>,
+    },
+    /// `[...]++`: it stays in front, the channels of x and then those of `f(x)`. (Huang et al. 2017)
+    Concat,
+}
+
+/// The bias of a dense layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    /// `nb`: none.
+    No,
+    /// Begins with PyTorch's default.
+    Drawn,
+    /// `zb`: begins as zeros.
+    Zeros,
 }
 
 /// What a pool takes of each window.
@@ -123,6 +171,24 @@ impl Layer {
             Self::Dropout { .. } => "dropout",
             Self::Flatten => "flatten",
             Self::Dense { .. } => "dense",
+            Self::Init(FanMode::FanIn) => "initin",
+            Self::Init(FanMode::FanOut) => "initout",
+            Self::Named { layer, .. } => layer.kind(),
+            Self::Block(_) => "block",
+        }
+    }
+
+    /// The number of layers that it stands for, brackets repeated; a join counts as one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let sum = |layers: &[Self]| layers.iter().map(Self::count).fold(0, usize::saturating_add);
+        match self {
+            Self::Named { layer, .. } => layer.count(),
+            Self::Block(Block { times, body, join }) => {
+                let shortcut = if let Join::Add { shortcut } = join { sum(shortcut) } else { 0 };
+                times.saturating_mul(sum(body).saturating_add(shortcut).saturating_add(1))
+            }
+            _ => 1,
         }
     }
 }
@@ -165,7 +231,11 @@ fn number(f: &mut fmt::Formatter<'_>, value: f64, default: f64) -> fmt::Result {
 
 impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind())?;
+        match self {
+            Self::Named { name, layer } => return write!(f, "{name}={layer}"),
+            Self::Block(block) => return block.fmt(f),
+            _ => f.write_str(self.kind())?,
+        }
         let no_bias = |bias: &bool| if *bias { "" } else { "nb" };
         match self {
             Self::Conv { out, kernel, conv, bias } => {
@@ -188,17 +258,44 @@ impl fmt::Display for Layer {
             Self::Activation(Activation::LeakyRelu { slope }) => number(f, *slope, DEFAULT_SLOPE),
             Self::Activation(Activation::Elu { alpha }) => number(f, *alpha, DEFAULT_ALPHA),
             Self::Dropout { p } => number(f, *p, DEFAULT_DROPOUT),
-            Self::Dense { out, bias } => write!(f, "{out}{}", no_bias(bias)),
-            Self::BatchNorm | Self::Activation(_) | Self::Flatten => Ok(()),
+            Self::Dense { out, bias: Bias::No } => write!(f, "{out}nb"),
+            Self::Dense { out, bias: Bias::Drawn } => write!(f, "{out}"),
+            Self::Dense { out, bias: Bias::Zeros } => write!(f, "{out}zb"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Layers joined by dashes.
+fn chain(f: &mut fmt::Formatter<'_>, layers: &[Layer]) -> fmt::Result {
+    for (i, layer) in layers.iter().enumerate() {
+        write!(f, "{}{layer}", if i > 0 { "-" } else { "" })?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.times > 1 {
+            write!(f, "{}x", self.times)?;
+        }
+        f.write_str("[")?;
+        chain(f, &self.body)?;
+        match &self.join {
+            Join::Chain => f.write_str("]"),
+            Join::Concat => f.write_str("]++"),
+            Join::Add { shortcut } if shortcut.is_empty() => f.write_str("]+"),
+            Join::Add { shortcut } => {
+                f.write_str("]+[")?;
+                chain(f, shortcut)?;
+                f.write_str("]")
+            }
         }
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, layer) in self.layers.iter().enumerate() {
-            write!(f, "{}{layer}", if i > 0 { "-" } else { "" })?;
-        }
-        Ok(())
+        chain(f, &self.layers)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::model::{Mode, Model};
-use super::plan::{Field, ParamSpec, batched};
+use super::plan::{Field, Group, ParamSpec, batched};
 use crate::graph::{Graph, NodeId, Pass, Source, VarView};
 use crate::shape::{DType, Shape, ShapeError, Spec};
 use crate::store::{Param, ParamStore, Role};
@@ -36,6 +36,19 @@ pub struct LayerRow {
     pub field: Option<Field>,
 }
 
+/// A block that lies in no other.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BlockRow {
+    /// Its name; without one, the names of its first and last layers.
+    pub name: String,
+    /// As written in a chain.
+    pub block: String,
+    /// Number of its first layer, as in [`LayerRow::number`].
+    pub first: usize,
+    /// Number of its last layer.
+    pub last: usize,
+}
+
 /// A network's layers and their sums.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
@@ -47,6 +60,8 @@ pub struct Summary {
     pub input: Vec<usize>,
     /// The layers.
     pub layers: Vec<LayerRow>,
+    /// Its blocks, which the table as text shows in a row each.
+    pub blocks: Vec<BlockRow>,
     /// Trainable numbers of all layers.
     pub parameters: usize,
     /// Running statistics of all layers.
@@ -114,6 +129,11 @@ fn declared(model: &Model) -> Vec<Param> {
         },
     };
     model.params().iter().map(param).collect()
+}
+
+/// The sum of a cost over layers.
+fn total(layers: &[LayerRow], cost: fn(&LayerRow) -> u64) -> u64 {
+    layers.iter().map(cost).fold(0, u64::saturating_add)
 }
 
 /// One row for each node of a graph.
@@ -184,7 +204,7 @@ impl Summary {
                 LayerRow {
                     number: i + 1,
                     name: step.name.clone(),
-                    layer: step.layer.to_string(),
+                    layer: step.action.to_string(),
                     output: step.output.to_vec(),
                     parameters: numel(Role::Trainable),
                     buffers: numel(Role::Buffer),
@@ -194,9 +214,12 @@ impl Summary {
                 }
             })
             .collect();
-        let sum = |cost: fn(&LayerRow) -> u64| {
-            let costs = layers.iter().map(cost);
-            costs.fold(0, u64::saturating_add)
+        let sum = |cost: fn(&LayerRow) -> u64| total(&layers, cost);
+        let block = |group: &Group| BlockRow {
+            name: group.name.clone(),
+            block: group.text.clone(),
+            first: group.steps.start + 1,
+            last: group.steps.end,
         };
         Ok(Self {
             model: model.text().to_owned(),
@@ -206,11 +229,45 @@ impl Summary {
             buffers: layers.iter().map(|l| l.buffers).sum(),
             flops: sum(|l| l.flops),
             bytes: sum(|l| l.bytes),
+            blocks: model.groups().iter().map(block).collect(),
             layers,
         })
     }
 
-    /// The table as text.
+    /// The rows of the table: a block as one, which the number of its last layer leads to.
+    fn rows(&self) -> Vec<(String, LayerRow)> {
+        let mut rows = Vec::new();
+        let mut blocks = self.blocks.iter().peekable();
+        let mut at = 0;
+        while let Some(layer) = self.layers.get(at) {
+            match blocks.next_if(|block| block.first == at + 1) {
+                None => {
+                    rows.push((layer.number.to_string(), layer.clone()));
+                    at += 1;
+                }
+                Some(block) => {
+                    let inside = &self.layers[at..block.last];
+                    let last = &inside[inside.len() - 1];
+                    let row = LayerRow {
+                        number: block.first,
+                        name: block.name.clone(),
+                        layer: block.block.clone(),
+                        output: last.output.clone(),
+                        parameters: inside.iter().map(|l| l.parameters).sum(),
+                        buffers: inside.iter().map(|l| l.buffers).sum(),
+                        flops: total(inside, |l| l.flops),
+                        bytes: total(inside, |l| l.bytes),
+                        field: last.field,
+                    };
+                    rows.push((format!("{}-{}", block.first, block.last), row));
+                    at = block.last;
+                }
+            }
+        }
+        rows
+    }
+
+    /// The table as text, with a row for each layer and each block.
     #[must_use]
     pub fn render(&self) -> String {
         let header = ["#", "name", "layer", "output", "params", "FLOPs", "bytes", "sees", "stride"];
@@ -228,10 +285,10 @@ impl Summary {
             "1x1".to_owned(),
             "1x1".to_owned(),
         ]);
-        for l in &self.layers {
+        for (number, l) in self.rows() {
             let by = |[h, w]: [usize; 2]| format!("{h}x{w}");
             rows.push([
-                l.number.to_string(),
+                number,
                 l.name.clone(),
                 l.layer.clone(),
                 shape(&l.output),

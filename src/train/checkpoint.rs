@@ -1,6 +1,7 @@
 //! Checkpoints: `last.safetensors` holds all that a run needs to go on, `best.safetensors` the weights to use.
 //!
-//! Both hold the network's tensors under their own names. `last` adds the optimizer's vectors as `optimizer.NAME` and the
+//! Both hold the network's tensors under their own names, and for each batch-norm the `num_batches_tracked` that PyTorch's
+//! state_dict has beside its running statistics: the number of steps. `last` adds the optimizer's vectors as `optimizer.NAME` and the
 //! state of the loop in the metadata key `radiograd.state`.
 
 use std::collections::BTreeMap;
@@ -105,12 +106,29 @@ pub fn network_tensors(executor: &mut dyn Executor, params: &[Param]) -> Result<
         .collect())
 }
 
-/// Writes the weights to use.
+/// PyTorch's counter of training steps beside the running statistics of each batch-norm. Nothing here reads it.
+fn counters(tensors: &[NamedTensor], steps: u64) -> Vec<NamedTensor> {
+    let norms = tensors.iter().filter_map(|t| t.name.strip_suffix("running_mean"));
+    let counter = |norm: &str| NamedTensor {
+        name: format!("{norm}num_batches_tracked"),
+        shape: Vec::new(),
+        data: TensorData::I64(vec![i64::try_from(steps).unwrap_or(i64::MAX)]),
+    };
+    norms.map(counter).collect()
+}
+
+/// Writes the weights to use, which `steps` steps have made.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn save_best(path: &Path, tensors: &[NamedTensor], metadata: &BTreeMap<String, String>) -> Result<(), TrainError> {
-    Ok(weights::save(path, tensors, metadata)?)
+pub fn save_best(
+    path: &Path,
+    tensors: &[NamedTensor],
+    steps: u64,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), TrainError> {
+    let all = [tensors, &counters(tensors, steps)].concat();
+    Ok(weights::save(path, &all, metadata)?)
 }
 
 /// Writes the checkpoint to go on from.
@@ -126,6 +144,7 @@ pub fn save_last(
     state: &LoopState,
 ) -> Result<(), TrainError> {
     let mut tensors = network_tensors(executor, params)?;
+    tensors.extend(counters(&tensors, state.step));
     for (name, slot) in slots {
         let value = executor.read_var(slot.var)?.to_f32();
         tensors.push(NamedTensor {

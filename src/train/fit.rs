@@ -380,7 +380,7 @@ impl Fit {
                 best_epoch = epoch;
                 let tensors = checkpoint::network_tensors(self.executor.as_mut(), &self.params)?;
                 if let Some(folder) = folder {
-                    checkpoint::save_best(&folder.join(BEST), &tensors, &self.metadata)?;
+                    checkpoint::save_best(&folder.join(BEST), &tensors, step, &self.metadata)?;
                 }
                 best_weights = Some(tensors);
             }

@@ -20,6 +20,7 @@ fn chains_are_read_and_written_back() {
         "conv8k3x5s2x1p0x2d2g4nb-avgpool3s2p1-adaptive7x5-lrelu0.2-elu0.7-gap-flatten-dense3nb",
         "conv4k4s2-conv4k2s2-pool-pool3x2-pool3s1-tanh-sigmoid-softmax-dropout0.25-flatten",
         "conv1p0",
+        "initin-conv8-3x[[conv8nb-bn]+-relu]-a.0=2x[b=bn-relu-conv4]++-[conv8s2]+[down=conv8k1s2]-initout-gap-flatten-fc=dense2zb",
     ]
     .map(str::to_owned);
     for text in &canonical {
@@ -33,6 +34,7 @@ fn chains_are_read_and_written_back() {
         ("conv16s2k5-adaptive1x1", "conv16k5s2-gap"),
         ("conv16k3d2p2-pool3s3", "conv16d2-pool3"),
         (" lrelu0.01-elu1.0 ", "lrelu-elu"),
+        ("1x[Conv8-RELU]+-A_b = 2X[ relu ]", "[conv8-relu]+-A_b=2x[relu]"),
     ] {
         assert_eq!(Network::parse(text, 2).expect(text).to_string(), written);
     }
@@ -53,9 +55,34 @@ fn default_padding_keeps_the_size_of_odd_kernels() {
 #[test]
 fn errors_say_which_layer_what_and_what_else() {
     for (text, expected) in [
-        ("", "the model is empty: give a name (mlp, cnn1, cnn2, cnn3, simple) or a chain"),
+        (
+            "",
+            "the model is empty: give a name (mlp, cnn1, cnn2, cnn3, simple, alexnet, resnet18, resnet34, densenet121, densenet161) or a chain",
+        ),
         ("cnn4", "unknown model cnn4, did you mean cnn1?; known: mlp, cnn1,"),
-        ("resnet19", "unknown model resnet19; known: mlp"),
+        ("resnet19", "unknown model resnet19, did you mean resnet18?; known: mlp"),
+        ("transformer", "unknown model transformer; known: mlp"),
+        ("relu-[conv8-rellu]+", "layer 2.2 (rellu): unknown layer, did you mean relu?"),
+        ("relu-[conv8]+[conv8k1-convk2]", "layer 2.shortcut.2 (convk2): the number of output channels is missing"),
+        ("relu-[conv8-[conv8--relu]+]", "layer 2.2.2 (): nothing between two dashes"),
+        (
+            "relu-[conv8",
+            "layer 2 ([conv8): a [ without its ]: write [layers], [layers]+, [layers]+[shortcut] or [layers]++",
+        ),
+        ("relu-conv8]+", "layer 2 (conv8]+): a ] without its ["),
+        ("relu-[]+", "layer 2 ([]+): nothing in the brackets"),
+        ("relu-[conv8]+[]", "layer 2 ([conv8]+[]): nothing in the brackets"),
+        ("relu-[conv8]*", "layer 2 ([conv8]*): cannot read '*': write [layers]"),
+        ("relu-[conv8]+++", "cannot read '+++'"),
+        ("relu-[conv8]+[conv8]+", "cannot read '+[conv8]+'"),
+        ("relu-3[conv8]", "cannot read '3': write [layers]"),
+        ("relu-0x[conv8]", "layer 2 (0x[conv8]): the number of times is 0, it must be 1 to 1000"),
+        ("relu-2000x[conv8]", "the number of times is 2000"),
+        ("relu-a-b=conv8", "layer 2 (a): unknown layer"),
+        ("relu-a..b=conv8", "layer 2 (a..b=conv8): 'a..b' cannot be a name"),
+        ("relu-=conv8", "'' cannot be a name"),
+        ("relu-a=b=conv8", "layer 2 (a=b=conv8): unknown layer"),
+        ("[[[[[[[[[relu]]]]]]]]]", "too many brackets within each other, at most 8"),
         ("conv0-relu", "layer 1 (conv0): the number of output channels is 0, it must be 1 to 65536"),
         ("conv", "layer 1 (conv): the number of output channels is missing: write conv{out}[k{}]"),
         ("relu-conv8-pool0", "layer 3 (pool0): the window is 0, it must be 1 to 1024"),
@@ -88,6 +115,8 @@ fn errors_say_which_layer_what_and_what_else() {
         assert!(message.contains(expected), "{text}: {message}");
         assert!(!message.contains('\n'), "{message}");
     }
+    let many = "1000x[1000x[1000x[1000x[1000x[1000x[1000x[1000x[relu]]]]]]]]";
+    assert_eq!(Model::new(many, [1, 8, 8], 2), Err(ModelError::TooManyLayers { count: usize::MAX }));
     let many = vec!["relu"; 1001].join("-");
     assert_eq!(Model::new(&many, [1, 8, 8], 2), Err(ModelError::TooManyLayers { count: 1001 }));
 }
@@ -159,6 +188,57 @@ fn shapes_that_do_not_fit_name_the_layer_and_the_shape() {
             "layer 1 (conv64k1023): needs more than 10^13 operations",
         ),
         (
+            "conv8-[conv16s2-bn]+-gap-flatten-dense2",
+            [1, 9, 9],
+            2,
+            "layer 2 ([conv16s2-bn]+): [N, 16, 5, 5] and [N, 8, 9, 9] cannot be added: keep the shape, or write a shortcut behind \
+             the block, ]+[conv16k1s2-bn]",
+        ),
+        (
+            "conv8-[conv8k1x3p0-bn]+-gap-flatten-dense2",
+            [1, 9, 9],
+            2,
+            "cannot be added: keep the shape, or write a shortcut behind the block, ]+[...]",
+        ),
+        ("[gap-flatten-dense4]+-dense2", [1, 9, 9], 2, "a shortcut behind the block, ]+[flatten-dense4]"),
+        (
+            "conv8-[conv16s2]+[conv16k1]-gap-flatten-dense2",
+            [1, 8, 8],
+            2,
+            "[N, 16, 4, 4] and [N, 16, 8, 8] cannot be added: change the layers on the shortcut so that both are alike",
+        ),
+        (
+            "conv8-[conv4s2]++-gap-flatten-dense2",
+            [1, 8, 8],
+            2,
+            "layer 2 ([conv4s2]++): [N, 8, 8, 8] and [N, 4, 4, 4] cannot stand behind each other: with ++ the layers in",
+        ),
+        (
+            "2x[a=conv4]-gap-flatten-dense2",
+            [1, 8, 8],
+            2,
+            "layer 1.1 (a=conv4): another layer is called a already: name one of them (NAME=...), or the brackets around it",
+        ),
+        ("conv2=conv4-conv4-conv4-gap-flatten-dense2", [1, 8, 8], 2, "layer 3 (conv4): another layer is called conv2"),
+        (
+            "2x[2x[conv4-pool]]-gap-flatten-dense2",
+            [1, 8, 8],
+            2,
+            "layer 1.1.2 (pool): the input [N, 4, 1, 1] is smaller",
+        ),
+        (
+            "alexnet",
+            [3, 62, 62],
+            2,
+            "(pool3s2): the input [N, 256, 2, 2] is smaller than the window 3x3: use a larger --size",
+        ),
+        (
+            "densenet121",
+            [3, 16, 16],
+            2,
+            "layer 10.4 (avgpool): the input [N, 256, 1, 1] is smaller than the window 2x2",
+        ),
+        (
             "flatten-dense16384-dense16384-dense16384-dense2",
             [1, 8, 8],
             2,
@@ -177,6 +257,8 @@ fn no_text_panics() {
         CHAIN,
         "cnn3",
         "simple",
+        "conv8-bn-[conv8-relu-conv8]+-a=2x[bn-conv4]++-[conv8s2]+[c=conv8k1s2]-gap-flatten-fc=dense2",
+        "3x[[conv8]+-relu]-initout-gap-flatten-dense2zb",
         "conv8k3x5s2x1p0x2d2g4nb-avgpool3s2p1-adaptive7x5-lrelu0.2-elu0.7-gap-flatten-dense3nb",
     ];
     let pieces = [
@@ -208,6 +290,14 @@ fn no_text_panics() {
         "e5",
         "+",
         "İ",
+        "[",
+        "]",
+        "]+",
+        "]++",
+        "]+[",
+        "2x[",
+        "n1=",
+        "=",
     ];
     let mut rng = Rng::new(11, 0, Stream::Sample as u32);
     let (mut read, mut planned) = (0, 0);
@@ -256,6 +346,12 @@ fn parameter_counts() {
         // conv1 6 25 + 6 = 156; 64 - 4 = 60, pooled 30; conv2 16 150 + 16 = 2,416; 30 - 4 = 26, pooled 13;
         // 16 13 13 = 2,704 features: 120 2,704 + 120 = 324,600; 84 120 + 84 = 10,164; 2 84 + 2 = 170
         ("simple", 337_506),
+        // grey: torchvision's 57,012,034, 11,177,538, ... less two of three channels of the first convolution
+        ("alexnet", 57_012_034 - 2 * 64 * 121),
+        ("resnet18", 11_177_538 - 2 * 64 * 49),
+        ("resnet34", 21_285_698 - 2 * 64 * 49),
+        ("densenet121", 6_955_906 - 2 * 64 * 49),
+        ("densenet161", 26_476_418 - 2 * 96 * 49),
     ] {
         let model = Model::new(name, [1, 64, 64], 2).expect(name);
         assert_eq!(model.trainable_numel(), count, "{name}");
@@ -264,7 +360,7 @@ fn parameter_counts() {
         model.init(&mut store, 0);
         assert_eq!(store.trainable_numel(), count, "{name}");
     }
-    assert_eq!(named::NAMES.len(), 5);
+    assert_eq!(named::NAMES.len(), 10);
 }
 
 #[test]
