@@ -21,7 +21,7 @@ declare -A options=(
 for name in "${settings[@]}"; do
     for seed in $(seq 0 $((${SEEDS:-3} - 1))); do
         # shellcheck disable=SC2086 # several options in one word
-        train "$out/$name/seed$seed" --data "$data" --model cnn3 --size 64 --epochs 8 --seed "$seed" ${options[$name]}
+        train "$out/$name/seed$seed" --data "$data" --model cnn3 --size 64 --epochs 8 --seed "$seed" --set split_seed=0 ${options[$name]}
     done
 done
 "$radiograd" compare "${settings[@]/#/$out/}" --split test --out "$out/compare.html"

@@ -92,7 +92,9 @@ pub(super) fn curve_figures(networks: &[NetworkResult]) -> Vec<Figure> {
                 if values.iter().all(Option::is_none) {
                     continue;
                 }
-                let name = format!("{} {}", network.name, if train { "training" } else { "validation" });
+                let set = if train { "training" } else { "validation" };
+                // A chain is a long name, and one network needs none.
+                let name = if networks.len() > 1 { format!("{} {set}", network.name) } else { set.to_owned() };
                 headers.push(format!(">{name}"));
                 let points = network.epochs.iter().zip(&values);
                 chart.series.push(Series {

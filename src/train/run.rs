@@ -289,17 +289,35 @@ fn sample(images: &Images, probabilities: &[f64], classes: usize, i: usize) -> O
 pub fn settings(config: &TrainConfig) -> Result<Vec<(String, String)>, TrainError> {
     let value = serde_json::to_value(config).map_err(|e| TrainError::setting("config", e.to_string()))?;
     let Some(map) = value.as_object() else { return Ok(Vec::new()) };
-    Ok(map
-        .iter()
-        .map(|(name, value)| {
-            let text = match value {
-                serde_json::Value::String(s) => s.clone(),
-                serde_json::Value::Null => "default".to_owned(),
-                other => other.to_string(),
-            };
-            (name.clone(), text)
-        })
-        .collect())
+    let absent = |name: &str| match name {
+        "schedule" => "cosine",
+        "split_seed" => "as seed",
+        "augment_repeats" => "as the others",
+        _ => "none",
+    };
+    let text = |(name, value): (&String, &serde_json::Value)| {
+        (name.clone(), if value.is_null() { absent(name).to_owned() } else { plain_words(value) })
+    };
+    Ok(map.iter().map(text).collect())
+}
+
+/// A value of a config without the marks of JSON: `adam, betas 0.9 0.999, eps 1e-8`.
+fn plain_words(value: &serde_json::Value) -> String {
+    use serde_json::Value::{Array, Object, String};
+    match value {
+        String(s) => s.clone(),
+        Array(values) => values.iter().map(plain_words).collect::<Vec<_>>().join(" "),
+        Object(map) => {
+            let name = map.get("name").map(plain_words);
+            let rest = map.iter().filter(|(key, value)| *key != "name" && !value.is_null());
+            let rest = rest.map(|(key, value)| match value {
+                Object(_) => format!("{key} ({})", plain_words(value)),
+                _ => format!("{key} {}", plain_words(value)),
+            });
+            name.into_iter().chain(rest).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Device, version and command line.
