@@ -314,9 +314,25 @@ fn compare(case: &Case, got: &Measured) -> (Vec<String>, f64) {
     (lines, worst)
 }
 
+/// Says that a case cannot run on a device whose limit one of the network's tensors outgrows.
+fn refused(case: &Case, executor: &dyn Executor) -> bool {
+    let model = model(case);
+    let largest = model.params().iter().max_by_key(|p| p.shape.numel()).expect("a network has parameters");
+    let (bytes, device) = (4 * largest.shape.numel() as u64, executor.describe());
+    let refused = executor.max_tensor_bytes().filter(|&limit| bytes > limit);
+    if let Some(limit) = refused {
+        let (mib, name) = (bytes >> 20, &largest.name);
+        say(&format!("NOT RUN: {}: {name} takes {mib} MiB, {device} binds {} MiB", case.arch, limit >> 20));
+    }
+    refused.is_some()
+}
+
 fn run(executor: &mut dyn Executor) {
     let mut failures = Vec::new();
     for case in chosen() {
+        if refused(&case, executor) {
+            continue;
+        }
         let start = Instant::now();
         let (mut lines, worst) = compare(&case, &measure(&case, executor, Gates::Own, |_| {}));
         let seconds = start.elapsed().as_secs_f64();

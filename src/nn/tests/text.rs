@@ -236,7 +236,7 @@ fn shapes_that_do_not_fit_name_the_layer_and_the_shape() {
             "densenet121",
             [3, 16, 16],
             2,
-            "layer 10.4 (avgpool): the input [N, 256, 1, 1] is smaller than the window 2x2",
+            "layer 11.4 (avgpool): the input [N, 512, 1, 1] is smaller than the window 2x2",
         ),
         (
             "flatten-dense16384-dense16384-dense16384-dense2",
