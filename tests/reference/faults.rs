@@ -210,6 +210,7 @@ fn a_folder_without_cases_fails_and_missing_parts_are_noted() {
     std::fs::write(folder.path().join("models.json"), "[]").unwrap();
     let report = run_on_cpu(folder.path());
     assert_failures(&report, 0, &[]);
-    assert_eq!(report.notes.len(), 2, "{report:?}");
-    assert!(report.notes[0].contains("models.json") && report.notes[1].contains("no optim"), "{report:?}");
+    // `tests/model_cases.rs` runs the networks.
+    assert_eq!(report.notes.len(), 1, "{report:?}");
+    assert!(report.notes[0].contains("no optim"), "{report:?}");
 }
