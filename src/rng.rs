@@ -7,6 +7,7 @@
 //! multiplications, additions and shifts only, which WGSL and Rust define alike.
 
 /// PCG4D: mixes four words into four words.
+#[inline]
 #[must_use]
 pub fn pcg4d(v: [u32; 4]) -> [u32; 4] {
     let mut v = v.map(|x| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
@@ -23,18 +24,21 @@ pub fn pcg4d(v: [u32; 4]) -> [u32; 4] {
 }
 
 /// One 32-bit draw for `element` of `stream` at `step`.
+#[inline]
 #[must_use]
 pub fn bits(seed: u32, step: u32, stream: u32, element: u32) -> u32 {
     pcg4d([element, stream, step, seed])[0]
 }
 
 /// Maps 32 random bits to `[0, 1)` with 24 bits, exact in `f32`.
+#[inline]
 #[must_use]
 pub fn unit(bits: u32) -> f32 {
     (bits >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
 /// Maps 32 random bits to `0..n` without modulo bias that matters (`n` far below 2^32); `0` for `n == 0`.
+#[inline]
 #[must_use]
 pub fn below(bits: u32, n: u32) -> u32 {
     ((u64::from(bits) * u64::from(n)) >> 32) as u32

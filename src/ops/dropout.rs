@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::sample::{self, Fill, Sample};
 use super::{Eval, Kernel, LowerCx, Op, elementwise_page, elementwise_variants};
 use crate::autodiff::Backward;
+use crate::cpu::fast;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 use crate::graph::{Graph, NodeId};
 use crate::real::Real;
@@ -43,6 +44,7 @@ impl Dropout {
     }
 
     /// Whether element `i` is kept at this step of a run with this seed.
+    #[inline]
     #[must_use]
     pub fn keeps(self, seed: u32, step: u32, i: u32) -> bool {
         self.p < 1.0 && rng::bits(seed, step, self.number(), i) >= self.threshold()
@@ -56,11 +58,13 @@ impl<T: Real> Kernel<T> for Dropout {
         let (x, words) = (cx.float(0), cx.u32(1));
         let scale = T::of(self.scale());
         cx.out().par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (y, x))| {
-            for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
-                let element = (chunk * CHUNK + i) as u32;
-                let kept = self.keeps(words[0], words[1], element);
-                *y = if kept { x * scale } else { T::zero() };
-            }
+            let first = (chunk * CHUNK) as u32;
+            fast::vectorised(|| {
+                for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+                    let kept = self.keeps(words[0], words[1], first.wrapping_add(i as u32));
+                    *y = if kept { x * scale } else { T::zero() };
+                }
+            });
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::check_len;
+use super::{check_len, vectorised};
 
 /// Elements a task takes at a time: enough to pay for the task, little enough to stay in cache.
 pub(super) const CHUNK: usize = 1 << 14;
@@ -19,9 +19,7 @@ pub fn fill(out: &mut [f32], value: f32) {
 pub fn map1(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     check_len("map input", x.len(), out.len());
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-        for (out, &x) in out.iter_mut().zip(x) {
-            *out = f(x);
-        }
+        vectorised(|| out.iter_mut().zip(x).for_each(|(out, &x)| *out = f(x)));
     });
 }
 
@@ -34,9 +32,7 @@ pub fn map2(x: &[f32], y: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32 +
     check_len("map second input", y.len(), out.len());
     let inputs = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK));
     out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, (x, y))| {
-        for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
-            *out = f(x, y);
-        }
+        vectorised(|| out.iter_mut().zip(x).zip(y).for_each(|((out, &x), &y)| *out = f(x, y)));
     });
 }
 
@@ -50,9 +46,7 @@ pub fn map3(x: &[f32], y: &[f32], z: &[f32], out: &mut [f32], f: impl Fn(f32, f3
     check_len("map third input", z.len(), out.len());
     let inputs = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)).zip(z.par_chunks(CHUNK));
     out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, ((x, y), z))| {
-        for (((out, &x), &y), &z) in out.iter_mut().zip(x).zip(y).zip(z) {
-            *out = f(x, y, z);
-        }
+        vectorised(|| out.iter_mut().zip(x).zip(y).zip(z).for_each(|(((out, &x), &y), &z)| *out = f(x, y, z)));
     });
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Every function works on plain slices, NCHW and row-major, and overwrites its whole output. Nothing is
 //! remembered between calls but scratch memory. Convolution and linear layers unfold their input block by block
-//! and leave the products to the `gemm` crate; the rest are loops that the compiler vectorises.
+//! and leave the products to the `gemm` crate; the rest are loops that the compiler vectorises,
+//! for the processor at hand where that pays ([`vectorised`]).
 //!
 //! **Order of summation.** Work is cut into pieces that depend on the shapes alone, and partial sums are added in
 //! the order of the pieces. So the bits of a result do not depend on the number of threads. They may differ
@@ -23,6 +24,7 @@ mod im2col;
 mod linear;
 mod pool;
 mod scratch;
+mod simd;
 mod softmax;
 mod sum;
 mod update;
@@ -41,6 +43,7 @@ pub use linear::{
     linear, linear_bias_grad, linear_input_grad, linear_weight_grad, matmul, matmul_grad_lhs, matmul_grad_rhs,
 };
 pub use pool::{PoolShape, avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad};
+pub use simd::vectorised;
 pub use softmax::{softmax, softmax_grad};
 pub use sum::{sum_all, sum_axis};
 pub use update::{Adam, Sgd, adam, sgd};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::check_len;
+use super::{check_len, vectorised};
 
 /// The sizes of a pooling: input `[planes, h_in, w_in]`, output `[planes, h_out, w_out]`, where `planes` is batch times
 /// channels. Pairs are (height, width).
@@ -42,7 +42,7 @@ impl PoolShape {
     fn for_planes(&self, out: &mut [f32], size: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         if size > 0 {
             let planes = out.par_chunks_mut(size).enumerate();
-            planes.with_min_len(1 + (1 << 14) / size).for_each(|(i, out)| f(i, out));
+            planes.with_min_len(1 + (1 << 14) / size).for_each(|(i, out)| vectorised(|| f(i, out)));
         }
     }
 
@@ -124,6 +124,7 @@ fn two_rows(x: &[f32], width: usize, row: usize) -> (&[[f32; 2]], &[[f32; 2]]) {
     (top.as_chunks().0, bottom.as_chunks().0)
 }
 
+#[inline(always)]
 fn max_row_of_two((top, bottom): (&[[f32; 2]], &[[f32; 2]]), y: &mut [f32]) {
     let larger = |max: f32, value: f32| if takes_over(value, max) { value } else { max };
     for ((y, &[a, b]), &[c, d]) in y.iter_mut().zip(top).zip(bottom) {
@@ -156,6 +157,7 @@ pub fn max_pool2d_grad(x: &[f32], dy: &[f32], shape: &PoolShape, dx: &mut [f32])
     });
 }
 
+#[inline(always)]
 fn max_grad_of_two(x: &[f32], dy: &[f32], shape: &PoolShape, dx: &mut [f32]) {
     let width = shape.w_in;
     for (row, dx) in dx.chunks_mut(2 * width).enumerate() {
@@ -173,6 +175,7 @@ fn max_grad_of_two(x: &[f32], dy: &[f32], shape: &PoolShape, dx: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn max_grad_row_of_two(
     (top, bottom): (&[[f32; 2]], &[[f32; 2]]),
     dy_row: &[f32],
