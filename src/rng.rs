@@ -7,7 +7,7 @@
 //! multiplications, additions and shifts only, which WGSL and Rust define alike.
 
 /// PCG4D: mixes four words into four words.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn pcg4d(v: [u32; 4]) -> [u32; 4] {
     let mut v = v.map(|x| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
@@ -24,7 +24,7 @@ pub fn pcg4d(v: [u32; 4]) -> [u32; 4] {
 }
 
 /// One 32-bit draw for `element` of `stream` at `step`.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn bits(seed: u32, step: u32, stream: u32, element: u32) -> u32 {
     pcg4d([element, stream, step, seed])[0]

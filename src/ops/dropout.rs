@@ -44,7 +44,7 @@ impl Dropout {
     }
 
     /// Whether element `i` is kept at this step of a run with this seed.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn keeps(self, seed: u32, step: u32, i: u32) -> bool {
         self.p < 1.0 && rng::bits(seed, step, self.number(), i) >= self.threshold()
@@ -59,13 +59,31 @@ impl<T: Real> Kernel<T> for Dropout {
         let scale = T::of(self.scale());
         cx.out().par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (y, x))| {
             let first = (chunk * CHUNK) as u32;
-            fast::vectorised(|| {
-                for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
-                    let kept = self.keeps(words[0], words[1], first.wrapping_add(i as u32));
-                    *y = if kept { x * scale } else { T::zero() };
-                }
-            });
+            fast::vectorised(Mask { dropout: *self, words: [words[0], words[1]], first, scale, x, y });
         });
+    }
+}
+
+/// Elements from number `first` on.
+struct Mask<'a, T> {
+    dropout: Dropout,
+    words: [u32; 2],
+    first: u32,
+    scale: T,
+    x: &'a [T],
+    y: &'a mut [T],
+}
+
+impl<T: Real> fast::Loop for Mask<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let [seed, step] = self.words;
+        for (i, (y, &x)) in self.y.iter_mut().zip(self.x).enumerate() {
+            let kept = self.dropout.keeps(seed, step, self.first.wrapping_add(i as u32));
+            *y = if kept { x * self.scale } else { T::zero() };
+        }
     }
 }
 

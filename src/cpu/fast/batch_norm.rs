@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::check_len;
 use super::sum::{sum_by, sum_by2};
-use super::{check_len, vectorised};
 
 /// The sizes of a batch `[n, c, pixels]`; `pixels` is height times width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl BatchNormShape {
         let planes = out.par_chunks_mut(self.pixels.max(1)).enumerate();
         planes
             .with_min_len(1 + (1 << 14) / self.pixels.max(1))
-            .for_each(|(i, out)| vectorised(|| f(i * self.pixels, i % self.c, out)));
+            .for_each(|(i, out)| f(i * self.pixels, i % self.c, out));
     }
 }
 

@@ -43,7 +43,7 @@ pub use linear::{
     linear, linear_bias_grad, linear_input_grad, linear_weight_grad, matmul, matmul_grad_lhs, matmul_grad_rhs,
 };
 pub use pool::{PoolShape, avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad};
-pub use simd::vectorised;
+pub use simd::{Loop, vectorised};
 pub use softmax::{softmax, softmax_grad};
 pub use sum::{sum_all, sum_axis};
 pub use update::{Adam, Sgd, adam, sgd};

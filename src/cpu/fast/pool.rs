@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{check_len, vectorised};
+use super::{Loop, check_len, vectorised};
 
 /// The sizes of a pooling: input `[planes, h_in, w_in]`, output `[planes, h_out, w_out]`, where `planes` is batch times
 /// channels. Pairs are (height, width).
@@ -42,7 +42,7 @@ impl PoolShape {
     fn for_planes(&self, out: &mut [f32], size: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         if size > 0 {
             let planes = out.par_chunks_mut(size).enumerate();
-            planes.with_min_len(1 + (1 << 14) / size).for_each(|(i, out)| vectorised(|| f(i, out)));
+            planes.with_min_len(1 + (1 << 14) / size).for_each(|(i, out)| f(i, out));
         }
     }
 
@@ -90,6 +90,7 @@ impl PoolShape {
 }
 
 /// PyTorch's rule: a later value takes the place of an earlier maximum when it is larger or NaN.
+#[inline(always)]
 fn takes_over(value: f32, max: f32) -> bool {
     // Not `||`: a branch here would keep the compiler from working on several windows at once.
     (value > max) | value.is_nan()
@@ -124,7 +125,6 @@ fn two_rows(x: &[f32], width: usize, row: usize) -> (&[[f32; 2]], &[[f32; 2]]) {
     (top.as_chunks().0, bottom.as_chunks().0)
 }
 
-#[inline(always)]
 fn max_row_of_two((top, bottom): (&[[f32; 2]], &[[f32; 2]]), y: &mut [f32]) {
     let larger = |max: f32, value: f32| if takes_over(value, max) { value } else { max };
     for ((y, &[a, b]), &[c, d]) in y.iter_mut().zip(top).zip(bottom) {
@@ -157,7 +157,6 @@ pub fn max_pool2d_grad(x: &[f32], dy: &[f32], shape: &PoolShape, dx: &mut [f32])
     });
 }
 
-#[inline(always)]
 fn max_grad_of_two(x: &[f32], dy: &[f32], shape: &PoolShape, dx: &mut [f32]) {
     let width = shape.w_in;
     for (row, dx) in dx.chunks_mut(2 * width).enumerate() {
@@ -171,42 +170,52 @@ fn max_grad_of_two(x: &[f32], dy: &[f32], shape: &PoolShape, dx: &mut [f32]) {
         dx_bottom[2 * shape.w_out..].fill(0.0);
         let dy = &dy[row * shape.w_out..(row + 1) * shape.w_out];
         let (dx_top, dx_bottom) = (dx_top.as_chunks_mut().0, dx_bottom.as_chunks_mut().0);
-        max_grad_row_of_two((top, bottom), dy, (dx_top, dx_bottom));
+        vectorised(MaxGradOfTwo { top, bottom, dy_row: dy, dx_top, dx_bottom });
     }
 }
 
-#[inline(always)]
-fn max_grad_row_of_two(
-    (top, bottom): (&[[f32; 2]], &[[f32; 2]]),
-    dy_row: &[f32],
-    (dx_top, dx_bottom): (&mut [[f32; 2]], &mut [[f32; 2]]),
-) {
-    // Through arrays, so that the compiler works on several windows at once. A loop straight over the slices becomes
-    // branches, which are mispredicted at every other window.
-    const WINDOWS: usize = 64;
-    let (mut a, mut b, mut c, mut d) = ([0.0; WINDOWS], [0.0; WINDOWS], [0.0; WINDOWS], [0.0; WINDOWS]);
-    let mut dy = [0.0; WINDOWS];
-    for (block, from) in dy_row.chunks(WINDOWS).enumerate() {
-        let range = block * WINDOWS..block * WINDOWS + from.len();
-        for (i, (top, bottom)) in top[range.clone()].iter().zip(&bottom[range.clone()]).enumerate() {
-            ([a[i], b[i]], [c[i], d[i]]) = (*top, *bottom);
-        }
-        dy[..from.len()].copy_from_slice(from);
-        for i in 0..WINDOWS {
-            let b_wins = takes_over(b[i], a[i]);
-            let max = if b_wins { b[i] } else { a[i] };
-            let c_wins = takes_over(c[i], max);
-            let max = if c_wins { c[i] } else { max };
-            let d_wins = takes_over(d[i], max);
-            let share = |wins: bool| if wins { dy[i] } else { 0.0 };
-            a[i] = share(!(b_wins | c_wins | d_wins));
-            b[i] = share(b_wins & !(c_wins | d_wins));
-            c[i] = share(c_wins & !d_wins);
-            d[i] = share(d_wins);
-        }
-        let out = dx_top[range.clone()].iter_mut().zip(&mut dx_bottom[range]);
-        for (i, (dx_top, dx_bottom)) in out.enumerate() {
-            (*dx_top, *dx_bottom) = ([a[i], b[i]], [c[i], d[i]]);
+/// A row of windows; the pixels are pairs of neighbours, from the upper and the lower row of each window.
+struct MaxGradOfTwo<'a> {
+    top: &'a [[f32; 2]],
+    bottom: &'a [[f32; 2]],
+    dy_row: &'a [f32],
+    dx_top: &'a mut [[f32; 2]],
+    dx_bottom: &'a mut [[f32; 2]],
+}
+
+impl Loop for MaxGradOfTwo<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { top, bottom, dy_row, dx_top, dx_bottom } = self;
+        // Through arrays, so that the compiler works on several windows at once. A loop straight over the slices becomes
+        // branches, which are mispredicted at every other window.
+        const WINDOWS: usize = 64;
+        let (mut a, mut b, mut c, mut d) = ([0.0; WINDOWS], [0.0; WINDOWS], [0.0; WINDOWS], [0.0; WINDOWS]);
+        let mut dy = [0.0; WINDOWS];
+        for (block, from) in dy_row.chunks(WINDOWS).enumerate() {
+            let range = block * WINDOWS..block * WINDOWS + from.len();
+            for (i, (top, bottom)) in top[range.clone()].iter().zip(&bottom[range.clone()]).enumerate() {
+                ([a[i], b[i]], [c[i], d[i]]) = (*top, *bottom);
+            }
+            dy[..from.len()].copy_from_slice(from);
+            for i in 0..WINDOWS {
+                let b_wins = takes_over(b[i], a[i]);
+                let max = if b_wins { b[i] } else { a[i] };
+                let c_wins = takes_over(c[i], max);
+                let max = if c_wins { c[i] } else { max };
+                let d_wins = takes_over(d[i], max);
+                let share = |wins: bool| if wins { dy[i] } else { 0.0 };
+                a[i] = share(!(b_wins | c_wins | d_wins));
+                b[i] = share(b_wins & !(c_wins | d_wins));
+                c[i] = share(c_wins & !d_wins);
+                d[i] = share(d_wins);
+            }
+            let out = dx_top[range.clone()].iter_mut().zip(&mut dx_bottom[range]);
+            for (i, (dx_top, dx_bottom)) in out.enumerate() {
+                (*dx_top, *dx_bottom) = ([a[i], b[i]], [c[i], d[i]]);
+            }
         }
     }
 }

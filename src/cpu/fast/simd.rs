@@ -1,21 +1,23 @@
 //! Loops compiled for the processor that runs them.
 //!
 //! The program is built for any processor of its kind, whose vectors may be short and lack whole instructions (32-bit integer
-//! products, on x86-64). [`vectorised`] holds several copies of a loop and takes the best one at run time. No copy contracts
+//! products, on x86-64). [`vectorised`] holds several copies of a [`Loop`] and takes the best one at run time. No copy contracts
 //! a product and a sum into one rounding, so all give the same bits.
 
-/// Runs `f` in the copy that suits this processor. `f` must be a loop worth a microsecond or more; functions
-/// that it calls take part only where they are inlined (`#[inline(always)]` where the loop is in them).
-#[inline]
-pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+pub use pulp::NullaryFnOnce as Loop;
+
+/// Runs a loop in the copy that suits this processor. What the loop calls takes part only where it is inlined, and a closure may
+/// not be, since every copy calls it. So a loop of more than a line is a struct whose `call` is `#[inline(always)]`.
+#[inline(always)]
+pub fn vectorised<L: Loop>(body: L) -> L::Output {
+    pulp::Arch::new().dispatch(body)
 }
 
 /// `e^x` without a call, so that a loop over it becomes vectors: at most 2 units in the last place off in `[-87.3, 88.7]`; 0
 /// below -103.3, infinity above 88.73, NaN for NaN. Between -103.3 and -87.3 the result is subnormal and rounded once more.
 ///
 /// `x = n ln 2 + r`, `|r| <= ln 2 / 2`, and `e^r` by its Taylor polynomial of degree 7 (error below 1e-8 of the result).
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn exp(x: f32) -> f32 {
     // ln 2 in two parts, the first short enough for an exact product with n.

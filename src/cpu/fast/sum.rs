@@ -5,54 +5,49 @@
 
 use rayon::prelude::*;
 
-use super::{check_len, vectorised};
+use super::{Loop, check_len, vectorised};
 
 const LANES: usize = 16;
 /// Values that are added in `f32` before `f64` takes over: 64 a lane.
 const RUN: usize = 64 * LANES;
 
-/// The sum of `f(i)` over the run, by lanes.
+/// The sum of `f(x[i])`, by lanes.
 pub(super) fn sum_by(x: &[f32], f: impl Fn(f32) -> f32 + Copy) -> f64 {
-    vectorised(|| x.chunks(RUN).map(|run| f64::from(sum_run(run, f))).sum())
+    x.chunks(RUN).map(|x| f64::from(vectorised(SumRun { x, y: x, f: |x, _| f(x) }))).sum()
 }
 
 /// The sum of `f(x[i], y[i])`, by lanes.
 pub(super) fn sum_by2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Copy) -> f64 {
-    let runs = x.chunks(RUN).zip(y.chunks(RUN));
-    vectorised(|| runs.map(|(x, y)| f64::from(sum_run2(x, y, f))).sum())
+    x.chunks(RUN).zip(y.chunks(RUN)).map(|(x, y)| f64::from(vectorised(SumRun { x, y, f }))).sum()
 }
 
-#[inline(always)]
-fn sum_run2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    for (x, y) in x.iter().zip(y) {
-        for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
-            *lane += f(x, y);
-        }
-    }
-    for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
-        *lane += f(x, y);
-    }
-    add_lanes(lanes)
+struct SumRun<'a, F> {
+    x: &'a [f32],
+    y: &'a [f32],
+    f: F,
 }
 
-#[inline(always)]
-fn sum_run(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (whole, rest) = x.as_chunks::<LANES>();
-    for x in whole {
-        for (lane, &x) in lanes.iter_mut().zip(x) {
-            *lane += f(x);
+impl<F: Fn(f32, f32) -> f32> Loop for SumRun<'_, F> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
+        let mut lanes = [0.0f32; LANES];
+        let ((x, x_rest), (y, y_rest)) = (self.x.as_chunks::<LANES>(), self.y.as_chunks::<LANES>());
+        for (x, y) in x.iter().zip(y) {
+            for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
+                *lane += (self.f)(x, y);
+            }
         }
+        for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+            *lane += (self.f)(x, y);
+        }
+        add_lanes(lanes)
     }
-    for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane += f(x);
-    }
-    add_lanes(lanes)
 }
 
 /// Adds the lanes as a balanced tree.
+#[inline(always)]
 fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
@@ -94,13 +89,11 @@ pub fn sum_axis(x: &[f32], outer: usize, len: usize, inner: usize, out: &mut [f3
     for (out, x) in out.chunks_mut(inner).zip(x.chunks(len * inner)) {
         out.par_chunks_mut(STRIP).enumerate().for_each(|(strip, out)| {
             let mut sums = [0.0f64; STRIP];
-            vectorised(|| {
-                for row in x.chunks(inner) {
-                    for (sum, &value) in sums.iter_mut().zip(&row[strip * STRIP..][..out.len()]) {
-                        *sum += f64::from(value);
-                    }
+            for row in x.chunks(inner) {
+                for (sum, &value) in sums.iter_mut().zip(&row[strip * STRIP..][..out.len()]) {
+                    *sum += f64::from(value);
                 }
-            });
+            }
             for (out, &sum) in out.iter_mut().zip(&sums) {
                 *out = sum as f32;
             }
