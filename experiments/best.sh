@@ -13,7 +13,7 @@ grid=$root/experiments/best_$set.toml
 "$radiograd" search "$grid" --data "$data" --out "$out/search" --device "$device"
 runs=()
 for seed in $(seq 0 $((${SEEDS:-5} - 1))); do
-    train "$out/seeds/seed$seed" --config "$out/search/best/config.toml" --epochs "${EPOCHS:-24}" --seed "$seed" --set split_seed=0
+    train "$out/seeds/seed$seed" --config "$out/search/best/config.toml" --epochs "${EPOCHS:-16}" --seed "$seed" --set split_seed=0
     runs+=(--run "$out/seeds/seed$seed")
 done
 "$radiograd" compare "$out"/seeds/seed* --split test --out "$out/compare.html"

@@ -56,6 +56,7 @@ pub mod ops;
 pub mod optim;
 pub mod profile;
 pub mod real;
+pub mod recompute;
 pub mod report;
 pub mod rng;
 pub mod shape;

@@ -102,6 +102,27 @@ impl ParamStore {
         param
     }
 
+    /// Lays the trainable parameters out by rank, those of equal rank in the order in which they were added. What belongs
+    /// together then lies together, and is one dispatch. The order of [`ParamStore::params`] stays. Gives the parameters with
+    /// their new places: whoever holds copies of the old ones must take these.
+    #[must_use]
+    pub fn arrange<R: Ord>(&mut self, rank: impl Fn(&Param) -> R) -> Vec<Param> {
+        let mut order: Vec<usize> =
+            (0..self.params.len()).filter(|&i| self.params[i].role == Role::Trainable).collect();
+        order.sort_by_key(|&i| rank(&self.params[i]));
+        let old = std::mem::take(&mut self.values[Self::TRAINABLE.index()]);
+        let mut new = Vec::with_capacity(old.len());
+        for i in order {
+            let view = &mut self.params[i].view;
+            let value = &old[view.offset..view.offset + view.spec.numel()];
+            view.offset = new.len();
+            new.extend_from_slice(value);
+            new.resize(new.len().next_multiple_of(ALIGN), 0.0);
+        }
+        self.values[Self::TRAINABLE.index()] = new;
+        self.params.clone()
+    }
+
     /// Adds a variable of its own.
     pub fn add_var(&mut self, name: &str, spec: Spec, init: Option<Tensor>) -> VarView {
         let var = VarId(self.vars.len() as u32);

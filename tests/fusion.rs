@@ -42,7 +42,8 @@ fn train(work: &Workload, executor: &mut dyn Executor, steps: usize) -> Vec<Vec<
     let program = executor.compile(&step.graph, &[step.loss, step.gradient]).unwrap();
     for i in 0..steps {
         let chosen: Vec<u32> = (0..4).map(|k| ((4 * i + k) % 8) as u32).collect();
-        let turn = Turn { chosen: &chosen, repeats: &[], seed: 3, step: i as u64, lr: 1e-3, row: 0 };
+        let turn =
+            Turn { chosen: &chosen, repeats: &[], seed: 3, step: i as u64, update: i as u64 + 1, lr: 1e-3, row: 0 };
         step.run(executor, program, work.images(), &turn).unwrap();
     }
     let mut values = vec![step.loss, step.gradient].into_iter().map(|n| executor.read(program, n).unwrap().to_f64());

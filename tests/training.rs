@@ -19,8 +19,9 @@ use radiograd::shape::Spec;
 use radiograd::store::ParamStore;
 use radiograd::train::run::{self, Place};
 use radiograd::train::step::{
-    Augmentation, DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots,
+    Augmentation, DeviceImages, LOG_COLUMNS, LossSettings, StepOptions, StepParts, TrainStep, Turn,
 };
+use radiograd::train::update::UpdateGroup;
 use radiograd::train::{Augment, Event, Fit, TrainConfig, TrainError};
 
 fn phantom(size: usize) -> Dataset {
@@ -256,7 +257,7 @@ fn one_step(executor: &mut dyn Executor, limit: Option<u64>, augmentation: Augme
     let mut store = ParamStore::new();
     let params = model.init(&mut store, 5);
     let optimizer: OptimizerKind = "adam".parse().unwrap();
-    let slots = add_slots(&mut store, &optimizer);
+    let groups = UpdateGroup::whole(&mut store, &optimizer);
     let on_device = DeviceImages::add(&mut store, "train", &images, limit);
     let log = store.add_var("log", Spec::float([1, LOG_COLUMNS]), None);
     executor.load(&store).unwrap();
@@ -268,16 +269,23 @@ fn one_step(executor: &mut dyn Executor, limit: Option<u64>, augmentation: Augme
         mean: &[0.4],
         std: &[0.3],
         loss: &LossSettings::default(),
-        optimizer: &optimizer,
-        slots: &slots,
+        groups: &groups,
         log: &log,
         weights: None,
         augmentation,
+        options: StepOptions::default(),
     })
     .unwrap();
     let program = executor.compile(&step.graph, &[]).unwrap();
-    let turn =
-        Turn { chosen: &[3, 1, 4, 15, 92, 6, 5], repeats: &[true, false, true], seed: 0, step: 0, lr: 1e-3, row: 0 };
+    let turn = Turn {
+        chosen: &[3, 1, 4, 15, 92, 6, 5],
+        repeats: &[true, false, true],
+        seed: 0,
+        step: 0,
+        update: 1,
+        lr: 1e-3,
+        row: 0,
+    };
     step.run(executor, program, &images, &turn).unwrap();
     step.log(executor, 1).unwrap()[0]
 }

@@ -17,8 +17,9 @@ use crate::shape::Spec;
 use crate::store::ParamStore;
 use crate::train::TrainError;
 use crate::train::step::{
-    Augmentation, DeviceImages, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots,
+    Augmentation, DeviceImages, LOG_COLUMNS, LossSettings, StepOptions, StepParts, TrainStep, Turn,
 };
+use crate::train::update::UpdateGroup;
 
 /// Steps before the clock runs; the first is timed on its own.
 const WARM_UP: u64 = 2;
@@ -109,6 +110,21 @@ impl Workload {
     /// # Errors
     /// The network cannot be trained on such a batch.
     pub fn new(model: Model, images: usize, batch: usize, seed: u32, limit: Option<u64>) -> Result<Self, TrainError> {
+        Self::with(model, images, batch, seed, limit, StepOptions::default())
+    }
+
+    /// As [`Workload::new`], with what most steps go without.
+    ///
+    /// # Errors
+    /// As [`Workload::new`].
+    pub fn with(
+        model: Model,
+        images: usize,
+        batch: usize,
+        seed: u32,
+        limit: Option<u64>,
+        options: StepOptions<'_>,
+    ) -> Result<Self, TrainError> {
         let [channels, height, width] = model.input();
         let mut rng = Rng::new(seed, 0, Stream::Sample as u32);
         let classes = model.classes() as u32;
@@ -124,7 +140,7 @@ impl Workload {
         let optimizer: OptimizerKind = "adam".parse()?;
         let mut store = ParamStore::new();
         let params = model.init(&mut store, seed);
-        let slots = add_slots(&mut store, &optimizer);
+        let groups = UpdateGroup::whole(&mut store, &optimizer);
         let on_device = DeviceImages::add(&mut store, "random", &host, limit);
         let log = store.add_var("log", Spec::float([1, LOG_COLUMNS]), None);
         let step = TrainStep::record(StepParts {
@@ -135,11 +151,11 @@ impl Workload {
             mean: &vec![0.5; channels],
             std: &vec![0.25; channels],
             loss: &LossSettings::default(),
-            optimizer: &optimizer,
-            slots: &slots,
+            groups: &groups,
             log: &log,
             weights: None,
             augmentation: Augmentation::default(),
+            options,
         })?;
         Ok(Self { model, batch, seed, host, store, step })
     }
@@ -161,7 +177,15 @@ impl Workload {
             let first = number * self.batch as u64;
             let chosen: Vec<u32> = (0..self.batch as u64).map(|i| ((first + i) % images) as u32).collect();
             number += 1;
-            let turn = Turn { chosen: &chosen, repeats: &[], seed: self.seed, step: number - 1, lr: RATE, row: 0 };
+            let turn = Turn {
+                chosen: &chosen,
+                repeats: &[],
+                seed: self.seed,
+                step: number - 1,
+                update: number,
+                lr: RATE,
+                row: 0,
+            };
             self.step.run(executor, program, &self.host, &turn)
         };
         let start = Instant::now();

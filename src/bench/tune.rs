@@ -30,8 +30,9 @@ use crate::tensor::{Tensor, relative_error};
 use crate::train::TrainError;
 use crate::train::fit::EVAL_BATCH;
 use crate::train::step::{
-    Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, add_slots,
+    Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepOptions, StepParts, TrainStep,
 };
+use crate::train::update::UpdateGroup;
 
 /// The table's choice stays where the best other candidate is not faster by this share: less is within the noise.
 pub const MARGIN: f64 = 0.03;
@@ -127,7 +128,7 @@ impl Passes {
         let optimizer: OptimizerKind = "adam".parse()?;
         let mut store = ParamStore::new();
         let params = model.init(&mut store, 0);
-        let slots = add_slots(&mut store, &optimizer);
+        let groups = UpdateGroup::whole(&mut store, &optimizer);
         let on_device = DeviceImages::add(&mut store, "images", &images, limit);
         let log = store.add_var("log", Spec::float([1, LOG_COLUMNS]), None);
         let logits = store.add_var("logits", Spec::float([count, model.outputs()]), None);
@@ -140,11 +141,11 @@ impl Passes {
             mean: &mean,
             std: &std,
             loss: &LossSettings::default(),
-            optimizer: &optimizer,
-            slots: &slots,
+            groups: &groups,
             log: &log,
             weights: None,
             augmentation: Augmentation::default(),
+            options: StepOptions::default(),
         })?;
         let pass = EvalPass::record(model, &params, &on_device, EVAL_BATCH.min(batch), (&mean, &std), &logits)?;
         Ok(Self { store, graphs: vec![step.graph, Arc::clone(pass.graph())] })

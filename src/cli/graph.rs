@@ -19,6 +19,7 @@ use crate::ops::{LowerCx, Op};
 use crate::report::table::Table;
 use crate::shape::{Shape, Spec};
 use crate::store::ParamStore;
+use crate::train::step::StepOptions;
 
 /// Arguments of `radiograd graph`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +45,9 @@ pub(super) struct Args {
     /// The whole training step (batch, forward, loss, backward, Adam) instead of the evaluation pass
     #[arg(long)]
     train: bool,
+    /// The step that holds few activations and computes the others twice
+    #[arg(long, requires = "train")]
+    recompute: bool,
     /// The graph that a GPU runs, after the fusion pass, instead of the one that was recorded
     #[arg(long, conflicts_with = "no_fuse")]
     fused: bool,
@@ -83,7 +87,8 @@ struct Report {
 fn record(args: &Args, model: &Model, seed: u32) -> Result<(Arc<Graph>, ParamStore, Vec<NodeId>), Failure> {
     if args.train {
         // One image on the device is enough: the shapes of a step depend on the batch alone.
-        let work = Workload::new(model.clone(), 1, args.batch, seed, None)?;
+        let options = StepOptions { recompute: args.recompute, ..StepOptions::default() };
+        let work = Workload::with(model.clone(), 1, args.batch, seed, None, options)?;
         return Ok((Arc::clone(&work.step.graph), work.store, Vec::new()));
     }
     let mut store = ParamStore::new();

@@ -44,6 +44,15 @@ pub struct TrainArgs {
     /// Images in a step
     #[arg(long)]
     pub batch: Option<usize>,
+    /// Batches whose gradients are averaged before the weights change
+    #[arg(long, value_name = "N")]
+    pub accumulate: Option<usize>,
+    /// Hold few activations and compute the others twice: less memory, about a third more work
+    #[arg(long)]
+    pub recompute: bool,
+    /// Scale the gradient down where its norm is larger
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    pub clip_grad_norm: Option<f64>,
     /// Learning rate that the schedule starts from
     #[arg(long, allow_negative_numbers = true)]
     pub lr: Option<f64>,
@@ -123,6 +132,9 @@ impl TrainArgs {
         put(&mut sets, "channels", &self.channels)?;
         put(&mut sets, "epochs", &self.epochs)?;
         put(&mut sets, "batch", &self.batch)?;
+        put(&mut sets, "accumulate", &self.accumulate)?;
+        put(&mut sets, "recompute", &self.recompute.then_some(true))?;
+        put(&mut sets, "clip_grad_norm", &self.clip_grad_norm)?;
         put(&mut sets, "lr", &self.lr)?;
         put(&mut sets, "optimizer", &self.optimizer)?;
         put(&mut sets, "label_smoothing", &self.label_smoothing)?;

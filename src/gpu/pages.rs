@@ -19,6 +19,7 @@ pub static PAGES: &[(&str, &str)] = pages![
     "broadcast_to.wgsl",
     "channel_stats.wgsl",
     "channel_stats_split.wgsl",
+    "clip_grad_norm.wgsl",
     "concat.wgsl",
     "conv2d.wgsl",
     "conv2d_block.wgsl",

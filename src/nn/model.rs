@@ -157,8 +157,24 @@ impl Model {
     /// # Errors
     /// `x` or `params` are of another shape than planned, or training batch-norm sees one value a channel.
     pub fn forward(&self, g: &mut Graph, params: &[Param], x: NodeId, mode: Mode) -> Result<Forward, ShapeError> {
+        self.forward_with(g, params, x, mode, &|_| false)
+    }
+
+    /// As [`Model::forward`], where each batch-norm layer whose name `fixed` tells normalises by its running statistics in
+    /// training too, and leaves them as they are.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn forward_with(
+        &self,
+        g: &mut Graph,
+        params: &[Param],
+        x: NodeId,
+        mode: Mode,
+        fixed: &dyn Fn(&str) -> bool,
+    ) -> Result<Forward, ShapeError> {
         self.check(g.spec(x), params)?;
-        let mut pass = Recording { g, params, mode, values: vec![x], leaves: Vec::new(), dropouts: 0 };
+        let mut pass = Recording { g, params, mode, fixed, values: vec![x], leaves: Vec::new(), dropouts: 0 };
         let mut layers = Vec::with_capacity(self.steps().len());
         for step in self.steps() {
             pass.g.set_scope(&step.name);
@@ -214,6 +230,8 @@ struct Recording<'a> {
     g: &'a mut Graph,
     params: &'a [Param],
     mode: Mode,
+    /// Batch-norm layers that keep their statistics.
+    fixed: &'a dyn Fn(&str) -> bool,
     /// The values that [`Step::inputs`] counts.
     values: Vec<NodeId>,
     leaves: Vec<NodeId>,
@@ -288,7 +306,8 @@ impl Recording<'_> {
             _ => x,
         };
         let stats = [first + 2, first + 3];
-        let y = match self.mode {
+        let mode = if (self.fixed)(&step.name) { Mode::Eval } else { self.mode };
+        let y = match mode {
             Mode::Eval => {
                 let stats = stats.map(|i| self.leaf(i));
                 self.g.batch_norm2d(image, [gain, bias], stats, BATCH_NORM_EPS)?

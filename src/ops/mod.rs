@@ -20,6 +20,7 @@ pub mod batch_norm2d;
 pub mod bce_with_logits;
 pub mod binary;
 pub mod channel_stats;
+pub mod clip_grad_norm;
 pub mod concat;
 pub mod conv2d;
 pub mod conv2d_block;

@@ -5,9 +5,9 @@
 use super::conv2d_block::Post;
 use super::sample::Sample;
 use super::{
-    adaptive_avg_pool2d, augment, avg_pool2d, batch_norm2d, bce_with_logits, binary, channel_stats, concat, conv2d,
-    conv2d_block, count_correct, cross_entropy, dropout, gather, grad_stats, matmul, max_pool2d, narrow, pointwise,
-    reshape, softmax, sum_to,
+    adaptive_avg_pool2d, augment, avg_pool2d, batch_norm2d, bce_with_logits, binary, channel_stats, clip_grad_norm,
+    concat, conv2d, conv2d_block, count_correct, cross_entropy, dropout, gather, grad_stats, matmul, max_pool2d,
+    narrow, pointwise, reshape, softmax, sum_to,
 };
 
 /// One op: its name and how to get its samples.
@@ -67,6 +67,7 @@ pub fn registry() -> Vec<Entry> {
         Entry::new("gather_labels", "picks labels", gather::label_samples),
         Entry::new("count_correct", "rows whose largest value is at the label", count_correct::samples),
         Entry::new("grad_stats", "sum of squares, count of NaN and infinity", grad_stats::samples),
+        Entry::new("clip_grad_norm", "the gradient's scale, less above a largest norm", clip_grad_norm::samples),
     ];
     for row in pointwise::TABLE {
         entries.push(Entry::new(row.name, row.forward, || pointwise::samples(row)));

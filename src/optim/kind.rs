@@ -179,6 +179,18 @@ impl OptimizerKind {
         }
     }
 
+    /// The same without weight decay.
+    #[must_use]
+    pub fn without_decay(&self) -> Self {
+        let mut kind = *self;
+        let (Self::Sgd { weight_decay, .. }
+        | Self::Adam { weight_decay, .. }
+        | Self::AdamW { weight_decay, .. }
+        | Self::RmsProp { weight_decay, .. }) = &mut kind;
+        *weight_decay = 0.0;
+        kind
+    }
+
     /// The number of state tensors for each parameter.
     #[must_use]
     pub fn slots(&self) -> usize {

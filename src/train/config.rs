@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::setting::TomlFile;
+use super::stages::{self, Decay, Stage};
 use super::{TrainError, overrides};
 use crate::data::{Fold, Images, Sampler};
 use crate::nn::{Network, plan::Plan};
@@ -42,6 +43,11 @@ pub struct TrainConfig {
     pub epochs: u32,
     /// Images in a step; the incomplete last batch of an epoch is left out, another one each epoch.
     pub batch: usize,
+    /// Batches whose gradients are averaged before the weights change: as one batch of so many times the images, but for
+    /// batch-norm, which sees one batch at a time.
+    pub accumulate: usize,
+    /// Holds few activations and computes the others again in the backward pass: less memory, about a third more work.
+    pub recompute: bool,
     /// Learning rate that the schedule starts from.
     pub lr: f64,
     /// The seed of weights, order, dropout and split.
@@ -54,6 +60,10 @@ pub struct TrainConfig {
     pub patience: u32,
     /// Share of the label spread over all classes.
     pub label_smoothing: f64,
+    /// The largest norm of the whole gradient; a longer one is scaled down to it. Absent: as it is.
+    pub clip_grad_norm: Option<f64>,
+    /// What weight decay acts on.
+    pub decay: Decay,
     /// Mean of each channel, subtracted from x/255; measured on the training images when absent.
     pub mean: Option<Vec<f32>>,
     /// Standard deviation of each channel, divided by; measured when absent.
@@ -74,6 +84,9 @@ pub struct TrainConfig {
     pub augment: Option<Augment>,
     /// How those are changed that the sampler repeats, stronger for example. Absent: as the others.
     pub augment_repeats: Option<Augment>,
+    /// Parts of the epochs with settings of their own. Absent: one, in which everything learns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
 }
 
 impl Default for TrainConfig {
@@ -85,12 +98,16 @@ impl Default for TrainConfig {
             channels: 1,
             epochs: 6,
             batch: 32,
+            accumulate: 1,
+            recompute: false,
             lr: 1e-3,
             seed: 0,
             split_seed: None,
             val_fraction: 0.15,
             patience: 0,
             label_smoothing: 0.0,
+            clip_grad_norm: None,
+            decay: Decay::All,
             mean: None,
             std: None,
             strict: false,
@@ -101,6 +118,7 @@ impl Default for TrainConfig {
             fold: None,
             augment: None,
             augment_repeats: None,
+            stages: Vec::new(),
         }
     }
 }
@@ -133,7 +151,11 @@ impl TrainConfig {
         };
         check(self.epochs >= 1, "epochs", "must be at least 1")?;
         check(self.batch >= 1, "batch", "must be at least 1")?;
+        check(self.accumulate >= 1, "accumulate", "must be at least 1")?;
         check(self.lr.is_finite() && self.lr > 0.0, "lr", "must be a positive number")?;
+        let clip = self.clip_grad_norm.is_none_or(|norm| norm.is_finite() && norm > 0.0);
+        check(clip, "clip_grad_norm", "must be a positive number")?;
+        stages::validate(&self.stages, self.epochs)?;
         check(self.size >= 1, "size", "must be at least 1")?;
         check(self.channels == 1 || self.channels == 3, "channels", "must be 1 (grey) or 3 (RGB)")?;
         check((0.0..1.0).contains(&self.label_smoothing), "label_smoothing", "must lie in [0, 1)")?;
@@ -164,7 +186,7 @@ impl TrainConfig {
             check(alike, "augment_repeats", "fill must be that of augment")?;
         }
         self.optimizer.validate()?;
-        self.schedule(1000).validate()?;
+        Self::schedule_over(self.schedule.as_ref(), 1000).validate()?;
         Ok(())
     }
 
@@ -210,10 +232,10 @@ impl TrainConfig {
         }
     }
 
-    /// The schedule for so many steps in all: the default one filled in, and the length of a one-cycle that says 0.
+    /// A schedule for so many steps in all: the default one filled in, and the length of a one-cycle that says 0.
     #[must_use]
-    pub fn schedule(&self, steps: u64) -> Schedule {
-        let mut schedule = self.schedule.clone().unwrap_or(Schedule::Cosine { t_max: steps.max(1), eta_min: 0.0 });
+    pub fn schedule_over(schedule: Option<&Schedule>, steps: u64) -> Schedule {
+        let mut schedule = schedule.cloned().unwrap_or(Schedule::Cosine { t_max: steps.max(1), eta_min: 0.0 });
         if let Schedule::OneCycle { total_steps, .. } = &mut schedule
             && *total_steps == 0
         {
@@ -252,12 +274,13 @@ mod tests {
         let config: TrainConfig =
             toml::from_str("schedule = { name = \"one_cycle\", max_lr = 0.1, total_steps = 0 }").unwrap();
         config.validate().unwrap();
-        assert!(matches!(config.schedule(30), Schedule::OneCycle { total_steps: 30, .. }));
+        let over = |config: &TrainConfig, steps| TrainConfig::schedule_over(config.schedule.as_ref(), steps);
+        assert!(matches!(over(&config, 30), Schedule::OneCycle { total_steps: 30, .. }));
         let shorter = TrainConfig {
             schedule: Some(toml::from_str("name = \"one_cycle\"\nmax_lr = 0.1\ntotal_steps = 7").unwrap()),
             ..config
         };
-        assert!(matches!(shorter.schedule(30), Schedule::OneCycle { total_steps: 7, .. }));
+        assert!(matches!(over(&shorter, 30), Schedule::OneCycle { total_steps: 7, .. }));
     }
 
     #[test]

@@ -11,13 +11,15 @@ use super::checkpoint::{self, BEST, EpochRowNoTime, LAST, LoopState};
 use super::config::TrainConfig;
 use super::profile::Profile;
 use super::shared::Shared;
+use super::stages::{self, StagePlan};
 use super::step::{
-    Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepParts, TrainStep, Turn, add_slots,
+    Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, Programs, StepOptions, StepParts, TrainStep, Turn,
     probabilities,
 };
+use super::update::{Accumulate, UpdateGroup, add_slots};
 use crate::data::Images;
 use crate::exec::{Executor, Program};
-use crate::graph::VarView;
+use crate::graph::{Graph, VarView};
 use crate::nn::{Head, Model};
 use crate::optim::{Schedule, Scheduler};
 use crate::report::data::EpochRow;
@@ -64,8 +66,9 @@ pub struct Fit {
     params: Vec<Param>,
     store: ParamStore,
     executor: Box<dyn Executor>,
-    step: TrainStep,
-    program: Program,
+    stages: Vec<(StagePlan, TrainStep)>,
+    /// The stage that is compiled.
+    current: (usize, Programs),
     slots: Vec<(String, VarView)>,
     evals: Vec<(&'static str, EvalPass, Program)>,
     train: Arc<Images>,
@@ -133,10 +136,17 @@ impl Fit {
         config.resolve(&train);
         let classes = data.classes.len();
         let counts = config.sampler.counts(&train.class_counts(classes));
-        let images: usize = counts.iter().sum();
-        if config.batch > images {
-            let problem = format!("{} is more than the {images} training images; lower it", config.batch);
+        let images_an_epoch: usize = counts.iter().sum();
+        if config.batch > images_an_epoch {
+            let problem = format!("{} is more than the {images_an_epoch} training images; lower it", config.batch);
             return Err(TrainError::setting("batch", problem));
+        }
+        if config.batch.saturating_mul(config.accumulate) > images_an_epoch {
+            let problem = format!(
+                "{} batches of {} are more than the {images_an_epoch} training images; lower it",
+                config.accumulate, config.batch
+            );
+            return Err(TrainError::setting("accumulate", problem));
         }
         let model = Model::new(&config.model, [config.channels, config.size, config.size], classes)?;
         if data.others.iter().all(|(name, _)| *name != "val") {
@@ -158,13 +168,19 @@ impl Fit {
         let loss = LossSettings { class_weights: weights, label_smoothing: config.label_smoothing };
 
         let mut store = ParamStore::new();
-        let params = model.init(&mut store, config.seed);
-        let slot_views = add_slots(&mut store, &config.optimizer);
-        let slots: Vec<(String, VarView)> =
-            config.optimizer.slot_names().iter().map(|n| (*n).to_owned()).zip(slot_views.iter().cloned()).collect();
+        model.init(&mut store, config.seed);
+        let (params, plans) = stages::plan(&config, &model, &mut store)?;
+        let slots = add_slots(&mut store, &config.optimizer, stages::trained_len(&plans));
         let limit = if data.streamed { Some(0) } else { executor.max_tensor_bytes() };
         let images = DeviceImages::add(&mut store, "train", &train, limit);
-        let steps = counts.iter().sum::<usize>() / config.batch;
+        // Whole updates.
+        let steps = images_an_epoch / config.batch / config.accumulate * config.accumulate;
+        let sums = |store: &mut ParamStore, plan: &StagePlan| -> Vec<VarView> {
+            let groups = if config.accumulate > 1 { &plan.groups[..] } else { &[] };
+            let spec = |range: &std::ops::Range<usize>| Spec::float([range.len()]);
+            groups.iter().map(|g| store.add_var("sum of gradients", spec(&g.range), None)).collect()
+        };
+        let sums: Vec<Vec<VarView>> = plans.iter().map(|plan| sums(&mut store, plan)).collect();
         let log = store.add_var("training log", Spec::float([steps, LOG_COLUMNS]), None);
         let weights = loss.class_weights.as_ref().map(|w| {
             let value = Tensor::f32([w.len()], w.clone()).ok();
@@ -181,21 +197,38 @@ impl Fit {
 
         let mean = config.mean.clone().unwrap_or_default();
         let std = config.std.clone().unwrap_or_default();
-        let step = TrainStep::record(StepParts {
-            model: &model,
-            params: &params,
-            images: &images,
-            batch: config.batch,
-            mean: &mean,
-            std: &std,
-            loss: &loss,
-            optimizer: &config.optimizer,
-            slots: &slot_views,
-            log: &log,
-            weights: weights.as_ref(),
-            augmentation: Augmentation { images: config.augment.as_ref(), repeats: config.augment_repeats.as_ref() },
-        })?;
-        let program = executor.compile(&step.graph, &[])?;
+        let mut stages = Vec::with_capacity(plans.len());
+        for (plan, sums) in plans.into_iter().zip(&sums) {
+            let groups: Vec<UpdateGroup> = plan.groups.iter().map(|g| UpdateGroup::new(g, &slots)).collect();
+            let step = TrainStep::record(StepParts {
+                model: &model,
+                params: &params,
+                images: &images,
+                batch: config.batch,
+                mean: &mean,
+                std: &std,
+                loss: &loss,
+                groups: &groups,
+                log: &log,
+                weights: weights.as_ref(),
+                augmentation: Augmentation {
+                    images: config.augment.as_ref(),
+                    repeats: config.augment_repeats.as_ref(),
+                },
+                options: StepOptions {
+                    clip_grad_norm: config.clip_grad_norm,
+                    accumulate: (config.accumulate > 1).then_some(Accumulate { batches: config.accumulate, sums }),
+                    fixed_norms: Some(&plan.fixed_norms),
+                    recompute: config.recompute,
+                },
+            })?;
+            stages.push((plan, step));
+        }
+        // Later stages too, so that one that does not fit the device says so before the first has run for hours.
+        for (_, step) in stages.iter().skip(1).rev() {
+            step.compile(executor.as_mut())?.release(executor.as_mut());
+        }
+        let current = (0, stages[0].1.compile(executor.as_mut())?);
         // What a training step has memory for, an evaluation pass has.
         let eval_batch = EVAL_BATCH.min(config.batch);
         let mut evals = Vec::new();
@@ -214,8 +247,8 @@ impl Fit {
             params,
             store,
             executor,
-            step,
-            program,
+            stages,
+            current,
             slots,
             evals,
             train,
@@ -240,7 +273,7 @@ impl Fit {
     /// Has some steps of a run that begins at `start` profiled.
     pub fn profile(&mut self, start: &Start) {
         let total = u64::from(self.config.epochs.saturating_sub(start.epochs.len() as u32)) * self.steps as u64;
-        self.profile = Some(Profile::new(self.executor.describe(), self.executor.running(self.program), total));
+        self.profile = Some(Profile::new(self.executor.describe(), self.executor.running(self.current.1.step), total));
     }
 
     /// What was profiled, if [`Fit::profile`] asked for it.
@@ -258,6 +291,12 @@ impl Fit {
     #[must_use]
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// The recorded step of a stage.
+    #[must_use]
+    pub fn recorded(&self, stage: usize) -> &Graph {
+        &self.stages[stage].1.graph
     }
 
     /// The network.
@@ -313,9 +352,8 @@ impl Fit {
     /// # Errors
     /// The checkpoints do not read, or belong to another network, optimizer or data set.
     pub fn start(&mut self, resume: Option<&Path>) -> Result<Start, TrainError> {
-        let schedule = self.config.schedule(u64::from(self.config.epochs) * self.steps as u64);
         let Some(folder) = resume else {
-            let scheduler = Scheduler::new(schedule, self.config.lr)?;
+            let scheduler = self.scheduler(0)?;
             return Ok(Start { scheduler, epochs: Vec::new(), best_epoch: 0, best: None, step: 0, note: None });
         };
         let (path, executor) = (folder.join(LAST), self.executor.as_mut());
@@ -326,14 +364,58 @@ impl Fit {
         // The checkpoint holds no times, so that equal runs write equal checkpoints; the log has them.
         let times = read_seconds(&folder.join("metrics.jsonl"));
         let time = |e: &EpochRowNoTime| times.iter().find(|t| t.0 == e.epoch).map_or(0.0, |t| t.1);
+        let done = state.epochs.len() as u32;
+        let stage = self.stage_of(done + 1);
+        let scheduler = if *self.stages[stage].0.epochs.start() == done + 1 {
+            // The next stage begins afresh: `run` clears the optimizer.
+            self.scheduler(stage)?
+        } else {
+            self.enter(stage)?;
+            Scheduler::resume(self.schedule(stage), self.stages[stage].0.lr, state.scheduler)?
+        };
         Ok(Start {
-            scheduler: Scheduler::resume(schedule, self.config.lr, state.scheduler)?,
+            scheduler,
             epochs: state.epochs.iter().map(|e| e.with_seconds(time(e))).collect(),
             best_epoch: state.best_epoch,
             best: Some(best.tensors),
             step: state.step,
             note: other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref()),
         })
+    }
+
+    /// The stage that an epoch belongs to; the last one for those past the end.
+    fn stage_of(&self, epoch: u32) -> usize {
+        let within = self.stages.iter().position(|(plan, _)| plan.epochs.contains(&epoch));
+        within.unwrap_or(self.stages.len() - 1)
+    }
+
+    fn schedule(&self, stage: usize) -> Schedule {
+        let plan = &self.stages[stage].0;
+        let updates = plan.epochs.clone().count() * self.steps / self.config.accumulate;
+        TrainConfig::schedule_over(plan.schedule.as_ref(), updates as u64)
+    }
+
+    fn scheduler(&self, stage: usize) -> Result<Scheduler, TrainError> {
+        Ok(Scheduler::new(self.schedule(stage), self.stages[stage].0.lr)?)
+    }
+
+    /// Compiles a stage in the place of the one before.
+    fn enter(&mut self, stage: usize) -> Result<(), TrainError> {
+        if self.current.0 != stage {
+            self.current.1.release(self.executor.as_mut());
+            self.current = (stage, self.stages[stage].1.compile(self.executor.as_mut())?);
+        }
+        Ok(())
+    }
+
+    /// Goes over to a stage, with the optimizer's state at zero.
+    fn begin(&mut self, stage: usize) -> Result<Scheduler, TrainError> {
+        self.enter(stage)?;
+        for (_, slot) in &self.slots {
+            let zeros = Tensor::f32([slot.spec.numel()], vec![0.0; slot.spec.numel()]).expect("as long as itself");
+            self.executor.write_var(slot.var, &zeros)?;
+        }
+        self.scheduler(stage)
     }
 
     /// Runs the loop. With a folder, `last.safetensors` and `metrics.jsonl` are written after each epoch,
@@ -348,7 +430,6 @@ impl Fit {
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outcome, TrainError> {
         let begin = Instant::now();
-        let per_epoch = matches!(self.config.schedule, Some(Schedule::ReduceOnPlateau { .. }));
         let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, note } = start;
         if let Some(note) = &note {
             events(Event::Note(note));
@@ -360,6 +441,11 @@ impl Fit {
                 break;
             }
             let start = Instant::now();
+            let stage = self.stage_of(epoch);
+            if epoch > 1 && *self.stages[stage].0.epochs.start() == epoch {
+                scheduler = self.begin(stage)?;
+            }
+            let per_epoch = matches!(self.stages[stage].0.schedule, Some(Schedule::ReduceOnPlateau { .. }));
             let (train_loss, train_accuracy) = self.epoch(epoch, &mut step, &mut scheduler, per_epoch, events)?;
             let (val_loss, val_accuracy) = self.validate()?;
             let row = EpochRow {
@@ -425,27 +511,35 @@ impl Fit {
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<(f64, f64), TrainError> {
         let order = self.config.sampler.epoch(&self.train.labels, self.classes, self.config.seed, epoch);
-        let batch = self.config.batch;
+        let (batch, accumulate) = (self.config.batch, self.config.accumulate);
+        let (stage, programs) = self.current;
+        // The optimizer counts the steps of its stage.
+        let epochs_before = u64::from(epoch - self.stages[stage].0.epochs.start());
+        let updates_before = epochs_before * (self.steps / accumulate) as u64;
         let mut rows = Vec::new();
         let batches = order.images.chunks_exact(batch).zip(order.repeats.chunks_exact(batch));
-        for (row, (chosen, repeats)) in batches.enumerate() {
+        for (row, (chosen, repeats)) in batches.take(self.steps).enumerate() {
             if self.stopped(StopAt::Step) {
                 return Err(TrainError::Interrupted { epoch: epoch - 1 });
             }
-            let turn = Turn { chosen, repeats, seed: self.config.seed, step: *step, lr: scheduler.lr(), row };
-            let executor = self.executor.as_mut();
+            let (lr, update) = (scheduler.lr(), updates_before + (row / accumulate) as u64 + 1);
+            let turn = Turn { chosen, repeats, seed: self.config.seed, step: *step, update, lr, row };
+            let (recorded, executor) = (&self.stages[stage].1, self.executor.as_mut());
             let profile = self.profile.as_mut().and_then(|p| p.next_wanted().then_some(p));
             match profile {
-                Some(profile) => profile.push(self.step.run_profiled(executor, self.program, &self.train, &turn)?),
-                None => self.step.run(executor, self.program, &self.train, &turn)?,
+                Some(profile) => profile.push(recorded.run_profiled(executor, programs.step, &self.train, &turn)?),
+                None => recorded.run(executor, programs.step, &self.train, &turn)?,
             }
             *step += 1;
-            if !per_epoch {
-                scheduler.step(None);
+            if (row + 1) % accumulate == 0 {
+                recorded.update(executor, programs, lr, update)?;
+                if !per_epoch {
+                    scheduler.step(None);
+                }
             }
             if (row + 1) % LOOK_EVERY == 0 || row + 1 == self.steps {
                 let seen = rows.len();
-                rows = self.step.log(self.executor.as_mut(), row + 1)?;
+                rows = self.stages[stage].1.log(self.executor.as_mut(), row + 1)?;
                 check_finite(&rows[seen..], epoch, seen)?;
                 let recent = &rows[seen..];
                 let loss = recent.iter().map(|r| f64::from(r[0])).sum::<f64>() / recent.len().max(1) as f64;

@@ -17,9 +17,11 @@ pub mod run;
 pub mod search;
 pub mod setting;
 mod shared;
+pub mod stages;
 pub mod step;
 pub mod study;
 pub mod tta;
+pub mod update;
 
 pub use crate::ops::augment::Augment;
 pub use config::{ClassWeights, TrainConfig};

@@ -1,19 +1,21 @@
 //! The recorded step: gather a batch, forward, loss, backward, optimizer, log; and the evaluation pass.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::TrainError;
+use super::update::{self, Accumulate, Hyper, UpdateGroup};
 use crate::data::Images;
 use crate::exec::{ExecError, Executor, Program};
 use crate::graph::{Graph, NodeId, Pass, VarView};
-use crate::nn::{Head, Mode, Model};
+use crate::nn::plan::Action;
+use crate::nn::{Forward, Head, Layer, Mode, Model};
 use crate::ops::augment::{Augment, AugmentImages};
 use crate::ops::cross_entropy::CrossEntropy;
-use crate::ops::reshape::Pack;
-use crate::optim::OptimizerKind;
 use crate::profile::{Phases, RunProfile};
+use crate::recompute::recompute;
 use crate::shape::{Shape, Spec};
-use crate::store::{Param, ParamStore, Role};
+use crate::store::{Param, ParamStore};
 use crate::tensor::{Data, Tensor};
 
 /// Columns of a row of the training log: loss, right decisions, squared norm of the gradient, values of it that are NaN or
@@ -187,15 +189,42 @@ pub struct TrainStep {
     pub graph: Arc<Graph>,
     /// The loss, a scalar.
     pub loss: NodeId,
-    /// The gradient of all parameters, one vector.
+    /// The gradient of the parameters of the first group, one vector.
     pub gradient: NodeId,
     feed: Feed,
     rng: NodeId,
-    hyper: NodeId,
     row: NodeId,
     log: VarView,
     batch: usize,
-    optimizer: OptimizerKind,
+    hypers: Vec<Hyper>,
+    late: Option<LateUpdate>,
+}
+
+/// The update of a step whose gradients are summed over several batches: a graph of its own.
+#[derive(Clone, Debug)]
+struct LateUpdate {
+    graph: Arc<Graph>,
+    hypers: Vec<Hyper>,
+    /// The inputs that hold 0, here and in the step.
+    first_row: NodeId,
+    first_row_of_step: NodeId,
+}
+
+/// A compiled step.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs {
+    /// A batch.
+    pub step: Program,
+    /// The update, where it does not belong to each batch.
+    update: Option<Program>,
+}
+
+impl Programs {
+    /// Drops them.
+    pub fn release(self, executor: &mut dyn Executor) {
+        executor.release(self.step);
+        self.update.into_iter().for_each(|program| executor.release(program));
+    }
 }
 
 /// What differs from step to step.
@@ -207,8 +236,10 @@ pub struct Turn<'a> {
     pub repeats: &'a [bool],
     /// Decides dropout and augmentation.
     pub seed: u32,
-    /// Counts all steps of the run from 0.
+    /// Counts all batches of the run from 0.
     pub step: u64,
+    /// Counts the optimizer's steps from 1.
+    pub update: u64,
     /// The learning rate.
     pub lr: f64,
     /// The step's row in the log.
@@ -232,50 +263,29 @@ pub struct StepParts<'a> {
     pub std: &'a [f32],
     /// The loss.
     pub loss: &'a LossSettings,
-    /// The optimizer.
-    pub optimizer: &'a OptimizerKind,
-    /// Its state, one vector a slot.
-    pub slots: &'a [VarView],
+    /// What is trained, and how.
+    pub groups: &'a [UpdateGroup],
     /// `[rows, LOG_COLUMNS]`, a row a step.
     pub log: &'a VarView,
     /// The class weights' variable.
     pub weights: Option<&'a VarView>,
     /// How the images are changed.
     pub augmentation: Augmentation<'a>,
+    /// What most steps go without.
+    pub options: StepOptions<'a>,
 }
 
-/// Adds the optimizer's state to a store whose parameters are complete: a vector like the parameters for each slot.
-pub fn add_slots(store: &mut ParamStore, optimizer: &OptimizerKind) -> Vec<VarView> {
-    let spec = store.trainable_view().spec;
-    optimizer.slot_names().iter().map(|name| store.add_var(name, spec.clone(), None)).collect()
-}
-
-/// Records a pack of all trainable parameters' gradients, laid out as the parameters are.
-///
-/// # Errors
-/// The loss does not depend on some parameter.
-pub fn record_gradient(
-    g: &mut Graph,
-    loss: NodeId,
-    params: &[Param],
-    leaves: &[NodeId],
-    len: usize,
-) -> Result<NodeId, TrainError> {
-    let grads = g.gradients(loss, None, leaves)?;
-    let pass = g.set_pass(Pass::Backward);
-    let trainable: Vec<&Param> = params.iter().filter(|p| p.role == Role::Trainable).collect();
-    let mut nodes = Vec::with_capacity(grads.len());
-    for (grad, param) in grads.into_iter().zip(&trainable) {
-        nodes.push(match grad {
-            Some(grad) => grad,
-            // A parameter that the loss does not reach (behind a layer that gives constants) does not move.
-            None => g.fill(&param.view.spec.shape, 0.0)?,
-        });
-    }
-    let offsets = trainable.iter().map(|p| p.view.offset).collect();
-    let packed = g.apply(Pack { offsets, len }, &nodes)?;
-    g.set_pass(pass);
-    Ok(packed)
+/// What most steps go without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepOptions<'a> {
+    /// The largest norm of the gradient.
+    pub clip_grad_norm: Option<f64>,
+    /// Batches whose gradients are averaged before an update.
+    pub accumulate: Option<Accumulate<'a>>,
+    /// The batch-norm layers that keep their running statistics.
+    pub fixed_norms: Option<&'a BTreeSet<String>>,
+    /// Holds the activations at the borders of blocks and behind pooling only; see [`recompute`].
+    pub recompute: bool,
 }
 
 impl TrainStep {
@@ -286,38 +296,79 @@ impl TrainStep {
     pub fn record(parts: StepParts<'_>) -> Result<Self, TrainError> {
         let mut g = Graph::new();
         let rng = g.input("seed and step", Spec::u32([2]));
-        let hyper = g.input("learning rate", Spec::float([4]));
         let row = g.input("log row", Spec::u32([1]));
         let normalise = (parts.mean, parts.std);
         let batch = record_batch(&mut g, parts.images, parts.batch, normalise, Some((parts.augmentation, rng)))?;
-        let forward = parts.model.forward(&mut g, parts.params, batch.x, Mode::Train { rng })?;
+        let fixed = |name: &str| parts.options.fixed_norms.is_some_and(|names| names.contains(name));
+        let forward = parts.model.forward_with(&mut g, parts.params, batch.x, Mode::Train { rng }, &fixed)?;
         let loss = parts.loss.record(&mut g, parts.weights, parts.model.head(), forward.logits, batch.labels)?;
-        let total = trainable_len(parts.params);
-        let gradient = record_gradient(&mut g, loss, parts.params, &forward.leaves, total)?;
+        let gradients = update::record_gradients(&mut g, loss, parts.params, &forward.leaves, parts.groups)?;
         g.set_pass(Pass::Update);
         g.set_scope("log");
         let loss_cell = g.reshape(loss, &Shape::from([1, 1]))?;
         let correct = g.count_correct(forward.logits, batch.labels)?;
         let correct = g.reshape(correct, &Shape::from([1, 1]))?;
-        let stats = g.grad_stats(gradient)?;
-        let stats = g.reshape(stats, &Shape::from([1, 2]))?;
-        let cells = g.concat(&[loss_cell, correct, stats], 1)?;
+        let stats = update::record_stats(&mut g, &gradients)?;
+        let stats_cells = g.reshape(stats, &Shape::from([1, 2]))?;
+        let cells = g.concat(&[loss_cell, correct, stats_cells], 1)?;
         g.write_rows(parts.log.clone(), cells, row)?;
         g.set_scope("optimizer");
-        let params = VarView { var: ParamStore::TRAINABLE, offset: 0, spec: Spec::float([total]) };
-        g.optimizer_step(*parts.optimizer, params, parts.slots, gradient, hyper)?;
-        Ok(Self {
-            graph: Arc::new(g),
-            loss,
-            gradient,
-            feed: batch.feed,
-            rng,
-            hyper,
-            row,
-            log: parts.log.clone(),
-            batch: parts.batch,
-            optimizer: *parts.optimizer,
-        })
+        let clip = parts.options.clip_grad_norm;
+        let (hypers, late) = match parts.options.accumulate {
+            None => (update::record_update(&mut g, parts.groups, &gradients, stats, clip)?, None),
+            Some(accumulate) => {
+                let first_row_of_step = g.input("first row", Spec::u32([1]));
+                update::record_sums(&mut g, accumulate, &gradients, first_row_of_step)?;
+                let (graph, hypers, first_row) = update::record_late_update(parts.groups, accumulate, clip)?;
+                (Vec::new(), Some(LateUpdate { graph: Arc::new(graph), hypers, first_row, first_row_of_step }))
+            }
+        };
+        let gradient = gradients.first().copied().unwrap_or(loss);
+        let log = parts.log.clone();
+        let feed = batch.feed;
+        let step = Self { graph: Arc::new(g), loss, gradient, feed, rng, row, log, batch: parts.batch, hypers, late };
+        Ok(if parts.options.recompute { step.recomputed(&borders(parts.model, &forward, batch.x)) } else { step })
+    }
+
+    /// The step with all activations but these computed twice.
+    fn recomputed(mut self, kept: &[NodeId]) -> Self {
+        let (graph, places) = recompute(&self.graph, kept);
+        let move_to = |id: &mut NodeId| *id = places[id.index()];
+        let Feed { indices, streamed, repeats } = &mut self.feed;
+        [&mut self.loss, &mut self.gradient, &mut self.rng, &mut self.row, indices].into_iter().for_each(move_to);
+        streamed.iter_mut().flat_map(|(a, b)| [a, b]).chain(repeats).for_each(move_to);
+        self.hypers.iter_mut().for_each(|h| move_to(&mut h.node));
+        self.late.iter_mut().for_each(|late| move_to(&mut late.first_row_of_step));
+        self.graph = Arc::new(graph);
+        self
+    }
+
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// See [`Executor::compile`].
+    pub fn compile(&self, executor: &mut dyn Executor) -> Result<Programs, ExecError> {
+        let step = executor.compile(&self.graph, &[])?;
+        let update = self.late.as_ref().map(|late| executor.compile(&late.graph, &[])).transpose()?;
+        Ok(Programs { step, update })
+    }
+
+    /// Updates the parameters by the mean gradient of the batches since the last update. `number` counts the optimizer's steps
+    /// from 1. Does nothing where each step has its own update.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn update(
+        &self,
+        executor: &mut dyn Executor,
+        programs: Programs,
+        lr: f64,
+        number: u64,
+    ) -> Result<(), ExecError> {
+        let (Some(late), Some(program)) = (&self.late, programs.update) else { return Ok(()) };
+        executor.set(program, late.first_row, &word(0))?;
+        update::set_hypers(executor, program, &late.hypers, lr, number)?;
+        executor.run(program)
     }
 
     /// Runs one step.
@@ -369,9 +420,11 @@ impl TrainStep {
         }
         let words = |v: Vec<u32>| Tensor::new([v.len()], Data::U32(v)).expect("as long as itself");
         executor.set(p, self.rng, &words(vec![turn.seed, turn.step as u32]))?;
-        executor.set(p, self.row, &words(vec![turn.row as u32]))?;
-        let hyper = self.optimizer.hyper(turn.lr, turn.step + 1).to_vec();
-        executor.set(p, self.hyper, &Tensor::f32([4], hyper).expect("four numbers"))
+        executor.set(p, self.row, &word(turn.row as u32))?;
+        if let Some(late) = &self.late {
+            executor.set(p, late.first_row_of_step, &word(0))?;
+        }
+        update::set_hypers(executor, p, &self.hypers, turn.lr, turn.update)
     }
 
     /// The log's first `rows` rows.
@@ -384,10 +437,19 @@ impl TrainStep {
     }
 }
 
-/// Length of the parameter vector, gaps included.
-fn trainable_len(params: &[Param]) -> usize {
-    let ends = params.iter().filter(|p| p.role == Role::Trainable);
-    ends.map(|p| (p.view.offset + p.view.spec.numel()).next_multiple_of(crate::store::ALIGN)).max().unwrap_or(0)
+/// The activations that a step holds when it computes the others twice: the images, what comes out of a block that lies in no
+/// other, and what comes out of a pooling layer between blocks.
+fn borders(model: &Model, forward: &Forward, x: NodeId) -> Vec<NodeId> {
+    let is_border = |i: usize| match model.groups().iter().find(|g| g.steps.contains(&i)) {
+        Some(group) => i + 1 == group.steps.end,
+        None => matches!(model.steps()[i].action, Action::Layer(Layer::Pool { .. } | Layer::AdaptiveAvgPool { .. })),
+    };
+    let layers = forward.layers.iter().enumerate().filter(|(i, _)| is_border(*i));
+    std::iter::once(x).chain(layers.map(|(_, (_, output))| *output)).collect()
+}
+
+fn word(value: u32) -> Tensor {
+    Tensor::new([1], Data::U32(vec![value])).expect("one number")
 }
 
 /// An evaluation pass over one split: logits of all images into a variable that is read once.
@@ -448,8 +510,7 @@ impl EvalPass {
             // The last batch is filled up with its last image; rows past the end are not stored.
             let chosen: Vec<u32> = (first..first + self.batch).map(|i| i.min(self.len - 1) as u32).collect();
             self.feed.set(executor, program, &chosen, host)?;
-            let row = Tensor::new([1], Data::U32(vec![first as u32])).expect("one number");
-            executor.set(program, self.row, &row)?;
+            executor.set(program, self.row, &word(first as u32))?;
             executor.run(program)?;
         }
         Ok(executor.read_var(self.logits.var)?.to_f32())

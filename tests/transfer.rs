@@ -1,0 +1,244 @@
+//! Stages, frozen layers, clipped and accumulated gradients, recomputed activations: what they change, and what they must not.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use radiograd::bench::step::Workload;
+use radiograd::cpu;
+use radiograd::data::phantom::PhantomSizes;
+use radiograd::data::{CachePolicy, Dataset, LoadOptions, Source, Splits, load};
+use radiograd::exec::Executor;
+use radiograd::gpu::Options;
+use radiograd::graph::Pass;
+use radiograd::nn::Model;
+use radiograd::train::step::{StepOptions, Turn};
+use radiograd::train::{ClassWeights, Event, Fit, TrainConfig};
+use radiograd::weights;
+
+fn phantom(size: usize) -> Dataset {
+    let options = LoadOptions {
+        size: (size, size),
+        splits: Splits::STUDY,
+        cache: CachePolicy::Off,
+        phantom: PhantomSizes { train: 96, val: 24, test: 24 },
+        ..LoadOptions::default()
+    };
+    load(&Source::Phantom, &options).unwrap()
+}
+
+/// The default settings of these tests, and `toml` over them.
+fn config(toml: &str) -> TrainConfig {
+    let base = "model = \"conv4-bn-relu-pool-conv6-bn-relu-gap-flatten-dropout0.2-dense2\"\nsize = 16\nepochs = 4\nbatch = 8\nlr = 0.01\n";
+    let mut table: toml::Table = base.parse().unwrap();
+    table.extend(toml.parse::<toml::Table>().unwrap());
+    let config: TrainConfig = table.try_into().unwrap();
+    config.validate().unwrap();
+    config
+}
+
+const TWO_STAGES: &str = "decay = \"matrices\"\nclip_grad_norm = 0.5\n\
+    [[stages]]\nepochs = 2\nfreeze = [\"conv*\", \"bn*\"]\n\
+    [[stages]]\nlr = 0.002\nrates = [{ parameters = \"conv1.*\", factor = 0.1 }]\n";
+
+type Tensors = BTreeMap<String, Vec<f32>>;
+
+/// Trains into a folder; `after` sees the checkpoint of each epoch.
+fn train(
+    folder: &Path,
+    config: &TrainConfig,
+    executor: Box<dyn Executor>,
+    resume: bool,
+    after: &mut dyn FnMut(u32, Tensors),
+) {
+    let mut fit = Fit::new(config, phantom(config.size), executor).unwrap();
+    let start = fit.start(resume.then_some(folder)).unwrap();
+    fit.run(start, Some(folder), &mut |event| {
+        if let Event::Epoch { row, .. } = event {
+            after(row.epoch, last(folder));
+        }
+    })
+    .unwrap();
+}
+
+/// The tensors of `last.safetensors`.
+fn last(folder: &Path) -> Tensors {
+    let file = weights::load(folder.join("last.safetensors")).unwrap();
+    file.tensors.into_iter().filter_map(|t| Some((t.name, t.data.as_f32()?.to_vec()))).collect()
+}
+
+fn fast() -> Box<dyn Executor> {
+    Box::new(cpu::Executor::<f32>::fast())
+}
+
+fn executors() -> Vec<(&'static str, Box<dyn Executor>)> {
+    let gpu = common::gpu(Options::default()).map(|gpu| ("gpu", Box::new(gpu) as Box<dyn Executor>));
+    std::iter::once(("cpu", fast())).chain(gpu).collect()
+}
+
+#[test]
+fn what_is_frozen_stays_bit_by_bit_and_then_learns() {
+    for (name, executor) in executors() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        train(dir.path(), &config(TWO_STAGES), executor, false, &mut |_, tensors| seen.push(tensors));
+        let same = |a: usize, b: usize, tensor: &str| seen[a][tensor] == seen[b][tensor];
+        let frozen = ["conv1.weight", "conv2.bias", "bn1.weight", "bn2.running_mean", "bn1.running_var"];
+        for tensor in frozen {
+            assert!(same(0, 1, tensor), "{name}: {tensor} moved while it was frozen");
+            assert!(!same(1, 2, tensor), "{name}: {tensor} did not move after it was freed");
+        }
+        for tensor in ["dense1.weight", "dense1.bias"] {
+            assert!(!same(0, 1, tensor) && !same(2, 3, tensor), "{name}: {tensor} did not move");
+        }
+    }
+}
+
+/// Each of the three breaks lies elsewhere: within the first stage, between the two, within the second one.
+#[test]
+fn stages_resume_to_the_same_bytes() {
+    let config = config(TWO_STAGES);
+    let whole = tempfile::tempdir().unwrap();
+    let broken: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    train(whole.path(), &config, fast(), false, &mut |epoch, _| {
+        if let Some(dir) = broken.get(epoch as usize - 1) {
+            for file in std::fs::read_dir(whole.path()).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+            }
+        }
+    });
+    for dir in &broken {
+        train(dir.path(), &config, fast(), true, &mut |_, _| {});
+        for file in ["last.safetensors", "best.safetensors"] {
+            let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+            assert_eq!(read(whole.path()), read(dir.path()), "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_frozen_part_costs_no_backward_pass_and_no_optimizer_memory() {
+    let stages = "[[stages]]\nfreeze = [\"conv*\", \"bn*\"]\n";
+    let dir = tempfile::tempdir().unwrap();
+    let mut moments = Vec::new();
+    for text in ["", stages] {
+        let config = TrainConfig { epochs: 1, ..config(text) };
+        train(dir.path(), &config, fast(), false, &mut |_, tensors| moments.push(tensors["optimizer.exp_avg"].len()));
+        let fit = Fit::new(&config, phantom(16), fast()).unwrap();
+        let back: Vec<&str> = fit
+            .recorded(0)
+            .nodes()
+            .iter()
+            .filter(|n| n.pass == Pass::Backward)
+            .map(|n| n.kind())
+            .filter(|kind| {
+                kind.starts_with("conv2d") || kind.starts_with("batch_norm2d") || kind.starts_with("max_pool2d")
+            })
+            .collect();
+        assert_eq!(back.is_empty(), text == stages, "{back:?}");
+    }
+    // 6 x 2 weights and 2 biases, each rounded up to the store's alignment.
+    assert!(moments[1] < moments[0] && moments[1] <= 128, "{moments:?}");
+}
+
+/// Two batches of 4 are one of 8, where no batch-norm and no weighted mean looks at the batch.
+#[test]
+fn accumulated_batches_are_one_larger_batch() {
+    let plain = "model = \"conv4-relu-pool-flatten-dense2\"\noptimizer = { name = \"sgd\", momentum = 0.9 }\nclip_grad_norm = 0.05\nepochs = 2\n";
+    for (name, executor) in executors() {
+        let mut results = Vec::new();
+        let gpu = name == "gpu";
+        let mut executor = Some(executor);
+        for (batch, accumulate) in [(8, 1), (4, 2)] {
+            let config = TrainConfig { batch, accumulate, class_weights: ClassWeights::None, ..config(plain) };
+            let dir = tempfile::tempdir().unwrap();
+            let own = match executor.take() {
+                Some(executor) => executor,
+                None if gpu => Box::new(common::gpu(Options::default()).unwrap()),
+                None => fast(),
+            };
+            train(dir.path(), &config, own, false, &mut |_, _| {});
+            results.push(last(dir.path()));
+        }
+        for tensor in ["conv1.weight", "dense1.weight", "optimizer.momentum_buffer"] {
+            let (a, b) = (&results[0][tensor], &results[1][tensor]);
+            let distance: f32 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+            let length: f32 = a.iter().map(|a| a.powi(2)).sum::<f32>().sqrt();
+            assert!(distance <= 1e-4 * length, "{name} {tensor}: {distance} of {length}");
+        }
+    }
+}
+
+/// What the optimizer sees has the largest norm that it may have.
+#[test]
+fn a_clipped_step_is_as_long_as_it_may_be() {
+    let model = Model::new("conv4-relu-pool-flatten-dense2", [1, 16, 16], 2).unwrap();
+    for (name, mut executor) in executors() {
+        let moved: Vec<f64> = [None, Some(1e-3)]
+            .into_iter()
+            .map(|clip_grad_norm| {
+                let options = StepOptions { clip_grad_norm, ..StepOptions::default() };
+                let work = Workload::with(model.clone(), 8, 8, 1, None, options).unwrap();
+                executor.load(&work.store).unwrap();
+                let program = executor.compile(&work.step.graph, &[work.step.gradient]).unwrap();
+                let chosen: Vec<u32> = (0..8).collect();
+                let turn = Turn { chosen: &chosen, repeats: &[], seed: 0, step: 0, update: 1, lr: 0.1, row: 0 };
+                work.step.run(executor.as_mut(), program, work.images(), &turn).unwrap();
+                // The optimizer is Adam, whose first moment after a step is a tenth of the gradient that it saw.
+                let updates = work.step.graph.nodes().iter().filter_map(|n| n.op()).flat_map(|op| op.updates());
+                let moment = updates.map(|u| u.var).find(|v| work.store.vars()[v.index()].name == "exp_avg").unwrap();
+                let seen = executor.read_var(moment).unwrap().to_f64();
+                10.0 * seen.iter().map(|v| v * v).sum::<f64>().sqrt()
+            })
+            .collect();
+        assert!(moved[0] > 0.01, "{name}: {moved:?}");
+        assert!((moved[1] - 1e-3).abs() < 1e-6, "{name}: {moved:?}");
+    }
+}
+
+#[test]
+fn recomputed_activations_change_no_gradient_and_take_less_memory() {
+    let text = "conv8-bn-relu-2x[[conv8-bn-relu-dropout0.3-conv8-bn]+-relu]-pool-[conv8-bn-relu-conv8-bn]+-relu-gap-flatten-dense2";
+    let model = Model::new(text, [1, 32, 32], 2).unwrap();
+    for (name, mut executor) in executors() {
+        let mut results = Vec::new();
+        for recompute in [false, true] {
+            let options = StepOptions { recompute, ..StepOptions::default() };
+            let work = Workload::with(model.clone(), 8, 8, 1, None, options).unwrap();
+            executor.load(&work.store).unwrap();
+            let program = executor.compile(&work.step.graph, &[work.step.loss, work.step.gradient]).unwrap();
+            let chosen: Vec<u32> = (0..8).rev().collect();
+            for step in 0..2 {
+                let turn = Turn { chosen: &chosen, repeats: &[], seed: 3, step, update: step + 1, lr: 1e-3, row: 0 };
+                work.step.run(executor.as_mut(), program, work.images(), &turn).unwrap();
+            }
+            let gradient = executor.read(program, work.step.gradient).unwrap().to_f64();
+            let convolutions = work.step.graph.nodes().iter().filter(|n| n.kind() == "conv2d").count();
+            results.push((gradient, convolutions, Arc::clone(&work.step.graph)));
+        }
+        let [(a, once, _), (b, twice, _)] = &results[..] else { unreachable!() };
+        assert!(twice > once, "{name}: {once} and {twice} convolutions");
+        let distance: f64 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+        let length: f64 = a.iter().map(|a| a.powi(2)).sum::<f64>().sqrt();
+        if name == "cpu" {
+            assert_eq!(a, b);
+        }
+        assert!(distance <= 1e-5 * length, "{name}: {distance} of {length}");
+    }
+    // The memory plan, on an adapter where there is one.
+    let Some(mut gpu) = common::gpu(Options::default()) else { return };
+    let planned: Vec<u64> = [false, true]
+        .into_iter()
+        .map(|recompute| {
+            let options = StepOptions { recompute, ..StepOptions::default() };
+            let work = Workload::with(model.clone(), 1, 32, 1, None, options).unwrap();
+            gpu.load(&work.store).unwrap();
+            let program = gpu.compile(&work.step.graph, &[]).unwrap();
+            gpu.memory(program).tensors_at_least
+        })
+        .collect();
+    assert!(planned[1] * 4 < planned[0] * 3, "{planned:?}");
+}
