@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 /// A file or folder that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}; check the path, its permissions and the free space", path.display())]
@@ -55,11 +57,24 @@ pub fn create_writable_dir(path: &Path) -> Result<(), FsError> {
 /// # Errors
 /// [`FsError`] with the path.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let fail = |e: io::Error| FsError::new("write", path, e);
-    let folder = match path.parent() {
+    let mut file = temporary_for(path)?;
+    file.write_all(bytes).map_err(|e| FsError::new("write", path, e))?;
+    persist(file, path)
+}
+
+/// The folder that a file lies in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// A temporary file beside `path`, for [`persist`]; without that it is gone when dropped.
+///
+/// # Errors
+/// [`FsError`] with the path.
+pub fn temporary_for(path: &Path) -> Result<NamedTempFile, FsError> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".radiograd-").suffix(".tmp");
     #[cfg(unix)]
@@ -68,12 +83,19 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
         // A temporary file is private; the finished one gets what the umask leaves of 0666.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.tempfile_in(folder).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
+    builder.tempfile_in(folder_of(path)).map_err(|e| FsError::new("write", path, e))
+}
+
+/// Gives a whole temporary file its place, as [`write_atomic`] does.
+///
+/// # Errors
+/// [`FsError`] with the path.
+pub fn persist(file: NamedTempFile, path: &Path) -> Result<(), FsError> {
+    let fail = |e: io::Error| FsError::new("write", path, e);
     file.as_file().sync_all().map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;
     // The rename itself must survive a crash too; a folder that cannot be opened for that is no failure of the write.
-    if let Ok(dir) = File::open(folder) {
+    if let Ok(dir) = File::open(folder_of(path)) {
         let _ = dir.sync_all();
     }
     Ok(())

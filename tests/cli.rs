@@ -32,7 +32,7 @@ fn fails(args: &[&str]) -> String {
     complaint(&radiograd(args), args)
 }
 
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 15] = [
     &["devices"],
     &["data"],
     &["bench"],
@@ -43,6 +43,10 @@ const COMMANDS: [&[&str]; 11] = [
     &["bench", "step"],
     &["bench", "kernels"],
     &["tune"],
+    &["weights"],
+    &["weights", "show"],
+    &["weights", "list"],
+    &["weights", "get"],
     &[],
 ];
 

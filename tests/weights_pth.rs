@@ -207,7 +207,8 @@ fn pickles_that_hold_themselves_or_nothing_useful_are_refused() {
 fn other_files_are_told_apart() {
     let text = |bytes: &[u8]| from_bytes(bytes).unwrap_err().to_string();
     assert!(text(b"").contains("empty"));
-    assert!(text(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.").contains("re-save"));
+    assert!(text(b"\x80\x02}.").contains("re-save"));
+    assert!(text(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.").contains("truncated"));
     assert!(text(b"hello, this is text").contains("neither"));
     assert!(text(&checkpoint(b"N.", &[], Stored)).contains("None"));
     let dir = tempfile::tempdir().unwrap();
@@ -217,6 +218,63 @@ fn other_files_are_told_apart() {
     std::fs::write(&path, b"PK\x03\x04 and nothing else").unwrap();
     let error = load(&path).unwrap_err().to_string();
     assert!(error.contains("absent.pth") && error.contains("zip"), "{error}");
+}
+
+/// What `torch.save` wrote before 1.6.
+fn legacy_file(object: Vec<u8>, keys: &[&str], storages: &[&[u8]]) -> Vec<u8> {
+    let mut file = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".to_vec();
+    file.extend(Pickler::new().raw(b"M\xe9\x03").stop());
+    file.extend(Pickler::new().raw(b"}(").text("little_endian").raw(b"\x88u").stop());
+    file.extend(object);
+    file.extend(keys.iter().fold(Pickler::new().raw(b"]("), |p, key| p.text(key)).raw(b"e").stop());
+    for bytes in storages {
+        file.extend((bytes.len() as u64 / 4).to_le_bytes());
+        file.extend_from_slice(bytes);
+    }
+    file
+}
+
+/// `x` out of the storage `7`, as PyTorch 0.3 under Python 2 describes it: an `OrderedDict` of a list of pairs.
+fn oldest_object() -> Vec<u8> {
+    Pickler::new()
+        .global("collections", "OrderedDict")
+        .raw(b"](](U\x01x")
+        .global("torch._utils", "_rebuild_tensor")
+        .raw(b"((")
+        .text("storage")
+        .global("torch", "FloatStorage")
+        .text("7")
+        .text("cpu")
+        .int(6)
+        .raw(b"NtQ")
+        .int(2)
+        .ints(&[2, 2])
+        .ints(&[2, 1])
+        .raw(b"tRee\x85R")
+        .stop()
+}
+
+#[test]
+fn files_of_before_the_zip_are_read_too() {
+    let file = from_bytes(&legacy_file(oldest_object(), &["7"], &[&six()])).unwrap();
+    assert_eq!((file.tensors[0].name.as_str(), file.tensors[0].shape.as_slice()), ("x", &[2, 2][..]));
+    assert_eq!(file.tensors[0].data, TensorData::F32(vec![2.0, 3.0, 4.0, 5.0]));
+    for (keys, storages, word) in [
+        (&["7"][..], &[&six()[..23]][..], "reaches beyond"),
+        (&["8"][..], &[&six()[..]][..], "unknown type"),
+        (&[][..], &[][..], "lacks a storage"),
+    ] {
+        let text = from_bytes(&legacy_file(oldest_object(), keys, storages)).unwrap_err().to_string();
+        assert!(text.contains(word) && !text.contains('\n'), "{text}");
+    }
+    let whole = legacy_file(oldest_object(), &["7"], &[&six()]);
+    for n in 0..whole.len() {
+        let text = from_bytes(&whole[..n]).expect_err(&format!("{n} bytes")).to_string();
+        assert!(!text.contains('\n'), "{n}: {text}");
+    }
+    let code = Pickler::new().global("os", "system").raw(b"(").text("echo").raw(b"tR").stop();
+    let text = from_bytes(&legacy_file(code, &[], &[])).unwrap_err().to_string();
+    assert!(text.contains("`os.system`"), "{text}");
 }
 
 fn whole_file() -> Vec<u8> {

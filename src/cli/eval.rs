@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::loading::TransferArgs;
 use super::{Context, Failure, loading};
 use crate::data::{Dataset, Images, Splits, load};
 use crate::exec::Executor;
@@ -15,14 +16,15 @@ use crate::train::evaluate::{self, Calibration, Operating, Temperature};
 use crate::train::infer::{Network, Setup};
 use crate::train::predictions::{PREDICTIONS, Predictions, SplitPredictions};
 use crate::train::tta::Tta;
-use crate::train::{TrainConfig, TrainError};
+use crate::train::{TrainConfig, TrainError, init};
 
 /// Measures a trained network, or the mean of several, on one split.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  radiograd eval --run runs/cnn2 --data chest_xray --split test\n  \
     radiograd eval --run runs/cnn2 --sensitivity 0.95 --temperature\n  \
     radiograd eval --run runs/a --run runs/b --tta hflip --predictions mean.csv\n  \
-    radiograd eval --model conv16-relu-pool-flatten-dense1 --weights net.pth --data set.npz --split test --mean 0.5 --std 0.5")]
+    radiograd eval --model conv16-relu-pool-flatten-dense1 --weights net.pth --data set.npz --split test --mean 0.5 --std 0.5\n  \
+    radiograd eval --model resnet18 --weights net.pth --grey sum --key-map backbone= --data chest_xray --size 224")]
 pub struct EvalArgs {
     /// Run folder of a finished training; several: the mean of their probabilities
     #[arg(long, conflicts_with_all = ["model", "weights"], required_unless_present = "weights")]
@@ -30,9 +32,11 @@ pub struct EvalArgs {
     /// Network of the weights
     #[arg(long, value_name = "SPEC", requires = "weights")]
     pub model: Option<String>,
-    /// Weights: .safetensors, or a PyTorch zip state_dict
+    /// Weights: a .safetensors file, a PyTorch state_dict, a run folder, or the name of published ones
     #[arg(long, value_name = "FILE", requires = "model")]
-    pub weights: Option<PathBuf>,
+    pub weights: Option<String>,
+    #[command(flatten)]
+    pub transfer: TransferArgs,
     /// Image folder, .npz file or `phantom`; the run's own data when absent
     #[arg(long, value_name = "DATA")]
     pub data: Option<String>,
@@ -114,11 +118,12 @@ pub fn run(args: &EvalArgs, cx: &Context) -> Result<(), Failure> {
     }
     let mut members = runs(args)?;
     let plain = plain_config(args, cx)?;
+    let weights = args.weights.as_deref().map(init::find).transpose()?;
     let mut executor = cx.open()?.device.into_executor();
     let mut shelf = Shelf { cx, loaded: None };
-    if let (Some(config), Some(weights)) = (plain, &args.weights) {
+    if let (Some(config), Some(weights)) = (plain, weights) {
         let data = shelf.load(&config, splits)?;
-        members.push(member_of_weights(args, cx, config, weights, data.classes.clone())?);
+        members.push(member_of_weights(args, cx, config, &weights, data.classes.clone())?);
     }
     let mut logits = Vec::new();
     let mut parts = Vec::new();
@@ -195,6 +200,9 @@ fn runs(args: &EvalArgs) -> Result<Vec<Member>, Failure> {
     {
         return Err(Failure::Message("--size, --channels, --mean and --std are the run's own".to_owned()));
     }
+    if !args.run.is_empty() && (args.transfer.grey.is_some() || !args.transfer.key_map.is_empty()) {
+        return Err(Failure::Message("--key-map and --grey are for --weights, not for a run".to_owned()));
+    }
     let mut members: Vec<Member> = Vec::new();
     for folder in &args.run {
         let (network, config) = Network::of_run(folder)?;
@@ -217,7 +225,7 @@ fn plain_config(args: &EvalArgs, cx: &Context) -> Result<Option<TrainConfig>, Fa
     let config = TrainConfig {
         data,
         size: args.size.unwrap_or(28),
-        channels: args.channels.unwrap_or(defaults.channels),
+        channels: args.transfer.channels(args.channels)?,
         // The split by patient must be the training's; without a run, --seed decides it.
         seed: cx.seed.unwrap_or(defaults.seed),
         ..defaults
@@ -241,6 +249,8 @@ fn member_of_weights(
         classes,
         mean: or(&args.mean, 0.0),
         std: or(&args.std, 1.0),
+        renames: args.transfer.key_map.clone(),
+        grey: args.transfer.grey,
     };
     let network = Network::of_weights(&setup, weights)?;
     for line in network.matching.to_string().lines() {

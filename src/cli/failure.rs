@@ -10,6 +10,8 @@ use crate::nn::ModelError;
 use crate::shape::ShapeError;
 use crate::train::TrainError;
 use crate::train::search::SearchError;
+use crate::weights::WeightsError;
+use crate::weights::download::DownloadError;
 
 /// A command failed; what is printed is one line.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,12 @@ pub enum Failure {
     /// A kernel of one's own.
     #[error(transparent)]
     Custom(#[from] CustomError),
+    /// A file that could not be fetched.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// A weight file.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A file or folder.
     #[error(transparent)]
     Fs(#[from] FsError),
@@ -58,6 +66,7 @@ impl Failure {
         matches!(
             self,
             Self::Train(TrainError::Interrupted { .. })
+                | Self::Download(DownloadError::Interrupted)
                 | Self::Search(SearchError::Interrupted { .. } | SearchError::RefitInterrupted)
         )
     }

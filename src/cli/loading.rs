@@ -2,11 +2,42 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Context, Failure};
 use crate::data::{Dataset, LoadOptions, Source, Splits};
 use crate::train::{Event, Override, TrainConfig, TrainError, overrides};
+use crate::weights::{Grey, Rename};
+
+/// How weights that were trained for something else become this network's.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TransferArgs {
+    /// Another name for tensors of the weight file: OLD=NEW replaces a whole name or whole parts in front of it (backbone=features); again for
+    /// further rules, of which the first that fits a name counts
+    #[arg(long, value_name = "OLD=NEW")]
+    pub key_map: Vec<Rename>,
+    /// What weights of 3-channel images do with grey ones: sum (the first convolution is added up over its inputs) or repeat (each of the
+    /// network's three channels is the image)
+    #[arg(long, value_name = "HOW")]
+    pub grey: Option<Grey>,
+}
+
+impl TransferArgs {
+    /// Channels of the images: 3 where the image is repeated, else as asked for, else 1.
+    ///
+    /// # Errors
+    /// Other channels than the weights have were asked for.
+    pub fn channels(&self, asked: Option<usize>) -> Result<usize, Failure> {
+        match (self.grey, asked) {
+            (Some(Grey::Repeat), None | Some(3)) => Ok(3),
+            (Some(Grey::Repeat), Some(_)) => {
+                Err(Failure::Message("--grey repeat needs --channels 3, or none".to_owned()))
+            }
+            (_, asked) => Ok(asked.unwrap_or(TrainConfig::default().channels)),
+        }
+    }
+}
 
 /// The line under every result.
 pub const NOTICE: &str = "Software for study, not a medical device.";

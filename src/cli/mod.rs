@@ -34,6 +34,7 @@ mod size;
 mod study;
 mod train;
 mod tune;
+mod weights;
 
 pub use context::Context;
 pub use device::{Device, DeviceChoice};
@@ -104,6 +105,8 @@ enum Command {
     Bench(bench::Args),
     /// Measure which kernels are fastest on this adapter, for later runs to use
     Tune(tune::Args),
+    /// Look at weight files, and fetch published ones
+    Weights(weights::Args),
 }
 
 impl Command {
@@ -121,6 +124,7 @@ impl Command {
             Self::Gradcheck(args) => gradcheck::run(args, cx),
             Self::Bench(args) => bench::run(args, cx),
             Self::Tune(args) => tune::run(&args, cx),
+            Self::Weights(args) => weights::run(args, cx),
         }
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::format::{giga, seconds};
+use super::loading::TransferArgs;
 use super::{Context, Failure, interrupt, loading};
 use crate::data::{Sampler, Splits, load};
 use crate::ops::augment::settings::PRESETS;
@@ -15,12 +16,14 @@ use crate::report::split_table;
 use crate::report::table::Table;
 use crate::train::profile::ProfileSummary;
 use crate::train::run::{self, Place};
-use crate::train::{Augment, Override, TrainConfig};
+use crate::train::{Augment, Override, TrainConfig, init};
 
 /// Trains a network into a run folder.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  radiograd train --data chest_xray --model cnn2 --size 64 --epochs 6 --out runs/cnn2"
+    after_help = "Examples:\n  radiograd train --data chest_xray --model cnn2 --size 64 --epochs 6 --out runs/cnn2\n  \
+        radiograd train --data chest_xray --model resnet34 --init resnet34 --grey sum --size 224   (see `radiograd weights`)\n  \
+        radiograd train --data set.npz --model cnn2 --size 64 --init runs/cnn2"
 )]
 pub struct TrainArgs {
     /// Settings in TOML; options given here win over it
@@ -85,6 +88,12 @@ pub struct TrainArgs {
     /// Stop after so many epochs without a better validation loss; 0: never
     #[arg(long)]
     pub patience: Option<u32>,
+    /// Weights to begin with: a .safetensors or .pth file, a run folder (its best weights), or the name of published ones that `radiograd
+    /// weights get` has fetched. A last layer of other classes begins anew; all else must fit
+    #[arg(long, value_name = "FILE")]
+    pub init: Option<String>,
+    #[command(flatten)]
+    pub transfer: TransferArgs,
     /// Any setting of the config file, by its key: --set optimizer.weight_decay=0.1; wins over file and options
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<Override>,
@@ -145,6 +154,10 @@ impl TrainArgs {
         put(&mut sets, "sampler", &self.sampler)?;
         put(&mut sets, "augment", &self.augment)?;
         put(&mut sets, "augment_repeats", &self.augment_repeats)?;
+        put(&mut sets, "init", &self.init)?;
+        let rules: Vec<String> = self.transfer.key_map.iter().map(ToString::to_string).collect();
+        put(&mut sets, "key_map", &(!rules.is_empty()).then_some(rules))?;
+        put(&mut sets, "grey", &self.transfer.grey)?;
         match self.class_weights.as_deref() {
             Some(other) if !["none", "balanced"].contains(&other) => {
                 return Err(Failure::Message(format!("--class-weights {other}: is none or balanced")));
@@ -185,6 +198,10 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let config = args.config(cx.seed)?;
     config.validate()?;
     config.check_network(&config.model)?;
+    // Weights that are not there should show before minutes of reading images. A run that goes on has its own.
+    if let (Some(weights), false) = (&config.init, args.resume) {
+        init::find(weights)?;
+    }
     let options = loading::options(&config, Splits::STUDY, cx);
     let opened = cx.open()?;
     let device = opened.line();

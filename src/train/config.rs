@@ -11,6 +11,7 @@ use crate::data::{Fold, Images, Sampler};
 use crate::nn::{Network, plan::Plan};
 use crate::ops::augment::Augment;
 use crate::optim::{OptimizerKind, Schedule};
+use crate::weights::{Grey, Rename};
 
 /// How much each class counts in the loss.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -70,6 +71,15 @@ pub struct TrainConfig {
     pub std: Option<Vec<f32>>,
     /// An unreadable image is an error.
     pub strict: bool,
+    /// Weights to begin with: a file, a run folder (its best weights), or the name of published ones. Absent: drawn by `seed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
+    /// Other names for the tensors of `init`, each `OLD=NEW`: see [`Rename`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub key_map: Vec<String>,
+    /// What `init` of 3-channel images does with grey ones. `repeat` sets `channels` to 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grey: Option<Grey>,
     /// Which images an epoch has, and how often.
     pub sampler: Sampler,
     /// How much each class counts.
@@ -111,6 +121,9 @@ impl Default for TrainConfig {
             mean: None,
             std: None,
             strict: false,
+            init: None,
+            key_map: Vec::new(),
+            grey: None,
             sampler: Sampler::Shuffle,
             class_weights: ClassWeights::Balanced,
             optimizer: OptimizerKind::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
@@ -170,6 +183,16 @@ impl TrainConfig {
             check(w.iter().all(|v| v.is_finite() && *v >= 0.0), "class_weights", "must be finite and not negative")?;
             check(w.iter().any(|v| *v > 0.0), "class_weights", "must not all be zero")?;
         }
+        let without = "is about the weights that init names, and there are none";
+        check(self.init.is_some() || self.key_map.is_empty(), "key_map", without)?;
+        check(self.init.is_some() || self.grey.is_none(), "grey", without)?;
+        let channels = match self.grey {
+            Some(Grey::Sum) => (1, "sum is for grey images: set channels to 1"),
+            Some(Grey::Repeat) => (3, "repeat needs the three channels of the weights: set channels to 3"),
+            None => (self.channels, ""),
+        };
+        check(self.channels == channels.0, "grey", channels.1)?;
+        self.renames()?;
         if let Some(problem) = self.fold.and_then(|f| f.problem()) {
             return Err(TrainError::setting("fold", problem));
         }
@@ -188,6 +211,22 @@ impl TrainConfig {
         self.optimizer.validate()?;
         Self::schedule_over(self.schedule.as_ref(), 1000).validate()?;
         Ok(())
+    }
+
+    /// The rules of `key_map`.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for one that is not of the form `OLD=NEW`.
+    pub fn renames(&self) -> Result<Vec<Rename>, TrainError> {
+        let rules = self.key_map.iter().map(|text| text.parse());
+        rules.collect::<Result<_, String>>().map_err(|e| TrainError::setting("key_map", e))
+    }
+
+    /// Sets what follows from other settings: an image that is repeated has three channels.
+    pub(super) fn settle(&mut self) {
+        if self.grey == Some(Grey::Repeat) {
+            self.channels = 3;
+        }
     }
 
     /// Checks that `model` fits the images, as far as the number of classes plays no part: before any image is read.
@@ -320,6 +359,25 @@ mod tests {
         assert_eq!(weights(Sampler::Shuffle), [2.0, 120.0 / 180.0]);
         assert_eq!(weights(Sampler::Balanced), [1.0, 1.0]);
         assert_eq!(weights(Sampler::Oversample), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn settings_of_other_weights_are_checked_and_kept() {
+        let text = "init = \"resnet34\"\nkey_map = [\"a=b\", \"c=\"]\ngrey = \"sum\"\n";
+        let config: TrainConfig = toml::from_str(text).unwrap();
+        config.validate().unwrap();
+        assert_eq!(toml::from_str::<TrainConfig>(&config.to_toml().unwrap()).unwrap(), config);
+        assert!(config.allows(&TrainConfig { key_map: Vec::new(), ..config.clone() }).is_err());
+        for (text, words) in [
+            ("grey = \"sum\"", ["grey: ", "init"]),
+            ("key_map = [\"a=b\"]", ["key_map: ", "init"]),
+            ("init = \"x\"\nkey_map = [\"a\"]", ["key_map: ", "OLD=NEW"]),
+            ("init = \"x\"\ngrey = \"sum\"\nchannels = 3", ["grey: ", "channels to 1"]),
+            ("init = \"x\"\ngrey = \"repeat\"", ["grey: ", "channels to 3"]),
+        ] {
+            let error = toml::from_str::<TrainConfig>(text).unwrap().validate().unwrap_err().to_string();
+            assert!(words.iter().all(|w| error.contains(w)), "{text}: {error}");
+        }
     }
 
     #[test]

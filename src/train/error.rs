@@ -23,6 +23,23 @@ pub enum TrainError {
     /// Weights that belong to another network.
     #[error(transparent)]
     Match(#[from] crate::weights::matching::MatchError),
+    /// Weights that do not go into the network.
+    #[error("weights {}: {source}", path.display())]
+    Adopt {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        #[source]
+        source: crate::weights::AdoptError,
+    },
+    /// Weights that are not there.
+    #[error("{name}: {problem}")]
+    NoWeights {
+        /// As a person named them.
+        name: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// Optimizer settings.
     #[error(transparent)]
     Optimizer(#[from] crate::optim::OptimError),

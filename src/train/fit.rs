@@ -97,7 +97,7 @@ pub struct Start {
     best_epoch: u32,
     best: Option<Vec<NamedTensor>>,
     step: u64,
-    note: Option<String>,
+    notes: Vec<String>,
 }
 
 impl Start {
@@ -347,14 +347,19 @@ impl Fit {
         Ok((metrics.log_loss, metrics.accuracy))
     }
 
-    /// The beginning of a new run; or, with a folder, of one that goes on from its `last.safetensors`. Nothing is written.
+    /// The beginning of a new run, with the weights of `init` where the settings name any; or, with a folder, of one that goes on
+    /// from its `last.safetensors`. Nothing is written.
     ///
     /// # Errors
-    /// The checkpoints do not read, or belong to another network, optimizer or data set.
+    /// The weights of `init` or the checkpoints do not read, or belong to another network, optimizer or data set.
     pub fn start(&mut self, resume: Option<&Path>) -> Result<Start, TrainError> {
         let Some(folder) = resume else {
             let scheduler = self.scheduler(0)?;
-            return Ok(Start { scheduler, epochs: Vec::new(), best_epoch: 0, best: None, step: 0, note: None });
+            let notes = super::init::put(&self.config, &self.model, &mut self.store)?;
+            if self.config.init.is_some() {
+                checkpoint::write_shared(self.executor.as_mut(), &self.store)?;
+            }
+            return Ok(Start { scheduler, epochs: Vec::new(), best_epoch: 0, best: None, step: 0, notes });
         };
         let (path, executor) = (folder.join(LAST), self.executor.as_mut());
         let state = checkpoint::load_last(&path, executor, &mut self.store, &self.slots, &self.content_hash)?;
@@ -379,7 +384,7 @@ impl Fit {
             best_epoch: state.best_epoch,
             best: Some(best.tensors),
             step: state.step,
-            note: other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref()),
+            notes: Vec::from_iter(other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref())),
         })
     }
 
@@ -430,10 +435,8 @@ impl Fit {
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outcome, TrainError> {
         let begin = Instant::now();
-        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, note } = start;
-        if let Some(note) = &note {
-            events(Event::Note(note));
-        }
+        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, notes } = start;
+        notes.iter().for_each(|note| events(Event::Note(note)));
         let earlier: f64 = epochs.iter().map(|e| e.seconds).sum();
         let done = epochs.len() as u32;
         for epoch in done + 1..=self.config.epochs {
@@ -496,7 +499,7 @@ impl Fit {
     /// Loads the best weights again.
     fn restore(&mut self, best: Option<Vec<NamedTensor>>) -> Result<(), TrainError> {
         let Some(tensors) = best else { return Ok(()) };
-        let file = WeightsFile { tensors, metadata: BTreeMap::new() };
+        let file = WeightsFile { tensors, ..WeightsFile::default() };
         checkpoint::put_weights(&file, &mut self.store)?;
         checkpoint::write_shared(self.executor.as_mut(), &self.store)
     }

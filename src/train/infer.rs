@@ -11,7 +11,7 @@ use crate::exec::{ExecError, Executor};
 use crate::nn::Model;
 use crate::shape::Spec;
 use crate::store::ParamStore;
-use crate::weights::{self, Matching, WeightsFile};
+use crate::weights::{self, Grey, Matching, Rename, WeightsFile, adopt};
 
 /// Images in a step, where the device has room for them.
 const BATCH: usize = 64;
@@ -46,6 +46,16 @@ pub struct Setup {
     pub mean: Vec<f32>,
     /// Standard deviation of each channel, or one for all.
     pub std: Vec<f32>,
+    /// Other names for the file's tensors.
+    pub renames: Vec<Rename>,
+    /// What weights of 3-channel images do with grey ones.
+    pub grey: Option<Grey>,
+}
+
+impl Setup {
+    fn network(&self) -> Result<Model, TrainError> {
+        Ok(Model::new(&self.model, [self.channels, self.size, self.size], self.classes.len())?)
+    }
 }
 
 impl Network {
@@ -63,9 +73,7 @@ impl Network {
         let path = folder.join(BEST);
         let file = weights::load(&path)?;
         let classes = file
-            .metadata
-            .get("radiograd.classes")
-            .and_then(|text| serde_json::from_str::<Vec<String>>(text).ok())
+            .classes()
             .ok_or_else(|| TrainError::Checkpoint { path, problem: "does not name its classes".to_owned() })?;
         let setup = Setup {
             model: config.model.clone(),
@@ -74,6 +82,8 @@ impl Network {
             classes,
             mean: config.mean.clone().unwrap_or_else(|| vec![0.0]),
             std: config.std.clone().unwrap_or_else(|| vec![1.0]),
+            renames: Vec::new(),
+            grey: None,
         };
         Ok((Self::new(&setup, file)?, config))
     }
@@ -83,11 +93,14 @@ impl Network {
     /// # Errors
     /// The weights do not fit the network.
     pub fn of_weights(setup: &Setup, path: &Path) -> Result<Self, TrainError> {
-        Self::new(setup, weights::load(path)?)
+        let file = weights::load(path)?;
+        let wanted = setup.network()?.params().iter().map(|p| (p.name.clone(), p.shape.to_vec())).collect::<Vec<_>>();
+        let wrong = |source| TrainError::Adopt { path: path.to_owned(), source };
+        Self::new(setup, adopt::prepare(file, &wanted, &setup.renames, setup.grey).map_err(wrong)?)
     }
 
     fn new(setup: &Setup, file: WeightsFile) -> Result<Self, TrainError> {
-        let model = Model::new(&setup.model, [setup.channels, setup.size, setup.size], setup.classes.len())?;
+        let model = setup.network()?;
         let spread = |setting, v: &[f32]| match v.len() {
             1 => Ok(vec![v[0]; setup.channels]),
             n if n == setup.channels => Ok(v.to_vec()),

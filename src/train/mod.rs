@@ -1,4 +1,4 @@
-//! Training: the recorded step, the loop around it, checkpoints, run folders, previews of augmentation, and the depth study.
+//! Training: the recorded step, the loop around it, weights to begin with, checkpoints, run folders, previews of augmentation, and the depth study.
 
 pub mod checkpoint;
 pub mod compare;
@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod fit;
 pub mod folds;
 pub mod infer;
+pub mod init;
 pub mod overrides;
 pub mod predictions;
 pub mod preview;

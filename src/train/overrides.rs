@@ -65,7 +65,9 @@ pub fn resolve(mut table: Table) -> Result<TrainConfig, SettingError> {
             insert(&mut table, &[key], value)?;
         }
     }
-    read_table(table)
+    let mut config: TrainConfig = read_table(table)?;
+    config.settle();
+    Ok(config)
 }
 
 /// Lays settings over a config. Of two that name the same key the later one counts. A whole table (`optimizer=sgd`) comes
@@ -86,6 +88,7 @@ pub fn apply(base: &TrainConfig, overrides: &[Override]) -> Result<TrainConfig, 
     let mut config: TrainConfig = read_table(table)?;
     // `augment=none` takes away what the config file said.
     config.augment = config.augment.filter(|a| !a.is_identity());
+    config.settle();
     Ok(config)
 }
 
@@ -205,6 +208,15 @@ mod tests {
             let error = set(&[text]).unwrap_err();
             assert!(error.contains(part) && !error.contains('\n'), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_image_that_is_repeated_has_three_channels() {
+        let c = set(&["init=resnet34", "grey=repeat", "key_map=['a=b']"]).unwrap();
+        assert_eq!((c.channels, c.init.as_deref(), c.key_map.len()), (3, Some("resnet34"), 1));
+        assert_eq!(resolve("init = 'x'\ngrey = 'repeat'".parse().unwrap()).unwrap().channels, 3);
+        assert_eq!(set(&["init=x", "grey=sum"]).unwrap().channels, 1);
+        assert!(set(&["grey=summ"]).unwrap_err().contains("did you mean `sum`?"));
     }
 
     #[test]

@@ -97,6 +97,16 @@ pub enum MatchError {
 /// Prefixes that wrappers put before every name: `DataParallel`, `torch.compile`.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
+/// The prefix that a wrapper has put before every name of the file.
+pub(super) fn wrapper(file: &WeightsFile) -> Option<&'static str> {
+    WRAPPERS.into_iter().find(|p| !file.tensors.is_empty() && file.tensors.iter().all(|t| t.name.starts_with(p)))
+}
+
+/// A name without a wrapper's prefix.
+pub(super) fn bare<'n>(name: &'n str, prefix: Option<&str>) -> &'n str {
+    prefix.and_then(|p| name.strip_prefix(p)).unwrap_or(name)
+}
+
 /// Matches a model's parameters and running statistics, `(name, shape)` in recording order, to a file's tensors.
 ///
 /// By name, if every parameter is found under its own name (a wrapper's prefix such as `module.` on all names of the
@@ -107,10 +117,9 @@ const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 /// # Errors
 /// [`MatchError`] names the first tensor that does not fit, with both shapes.
 pub fn match_tensors(model: &[(String, Vec<usize>)], file: &WeightsFile) -> Result<Matching, MatchError> {
-    let prefix =
-        WRAPPERS.into_iter().find(|p| !file.tensors.is_empty() && file.tensors.iter().all(|t| t.name.starts_with(p)));
-    let bare = |t: &NamedTensor| -> String { t.name.strip_prefix(prefix.unwrap_or("")).unwrap_or(&t.name).to_owned() };
-    let by_name: HashMap<String, &NamedTensor> = file.tensors.iter().map(|t| (bare(t), t)).collect();
+    let prefix = wrapper(file);
+    let by_name: HashMap<String, &NamedTensor> =
+        file.tensors.iter().map(|t| (bare(&t.name, prefix).to_owned(), t)).collect();
     let common = model.iter().filter(|(name, _)| by_name.contains_key(name)).count();
     if common == model.len() {
         return match_by_name(model, file, &by_name);
@@ -191,15 +200,22 @@ impl Matching {
     /// # Errors
     /// [`MatchError::Missing`] or [`MatchError::Unexpected`] with the first one.
     pub fn complete(self, model: &[(String, Vec<usize>)], file: &WeightsFile) -> Result<Self, MatchError> {
-        if let Some(name) = self.missing.first() {
-            let shape = model.iter().find(|(n, _)| n == name).map(|(_, s)| s.clone()).unwrap_or_default();
-            return Err(MatchError::Missing { model: name.clone(), shape, more: self.missing.len() - 1 });
-        }
+        self.nothing_missing(model)?;
         if let Some(name) = self.unexpected.first() {
             let shape = file.get(name).map(|t| t.shape.clone()).unwrap_or_default();
             return Err(MatchError::Unexpected { file: name.clone(), shape, more: self.unexpected.len() - 1 });
         }
         Ok(self)
+    }
+
+    /// Demands that every parameter got a tensor.
+    ///
+    /// # Errors
+    /// [`MatchError::Missing`] with the first one.
+    pub fn nothing_missing(&self, model: &[(String, Vec<usize>)]) -> Result<(), MatchError> {
+        let Some(name) = self.missing.first() else { return Ok(()) };
+        let shape = model.iter().find(|(n, _)| n == name).map(|(_, s)| s.clone()).unwrap_or_default();
+        Err(MatchError::Missing { model: name.clone(), shape, more: self.missing.len() - 1 })
     }
 }
 

@@ -1,12 +1,17 @@
-//! Weight files: safetensors (read and written) and PyTorch's zip checkpoints (read, without running their pickle).
+//! Weight files: safetensors (read and written) and PyTorch's checkpoints, with a zip around them or, of before 1.6, without (read,
+//! without running their pickle).
 //!
 //! [`load`] tells the format by the file's content. [`matching::match_tensors`] then says which tensor of the file
-//! belongs to which parameter of a model.
+//! belongs to which parameter of a model, and [`adopt`] takes weights over that were trained for something else.
 
+pub mod adopt;
+pub mod download;
 pub mod dtype;
+mod legacy;
 pub mod matching;
 pub mod pickle;
 pub mod pth;
+pub mod published;
 pub mod safetensors;
 
 use std::collections::BTreeMap;
@@ -16,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::fsio::FsError;
 
+pub use adopt::{AdoptError, Grey, Rename};
 pub use dtype::{DType, TensorData};
 pub use matching::{How, MatchError, Matching, Pair, match_tensors};
 pub use pth::PthError;
@@ -39,6 +45,8 @@ pub struct WeightsFile {
     pub tensors: Vec<NamedTensor>,
     /// Free text by key; only safetensors files have any.
     pub metadata: BTreeMap<String, String>,
+    /// The element types in the file, one for each of the tensors that were read; empty for what comes from no file.
+    pub dtypes: Vec<DType>,
 }
 
 impl WeightsFile {
@@ -46,6 +54,23 @@ impl WeightsFile {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&NamedTensor> {
         self.tensors.iter().find(|t| t.name == name)
+    }
+
+    /// The element type that the tensor at this place had in the file.
+    #[must_use]
+    pub fn dtype(&self, place: usize) -> Option<DType> {
+        let own = |t: &NamedTensor| match t.data {
+            TensorData::F32(_) => DType::F32,
+            TensorData::I64(_) => DType::I64,
+            TensorData::U8(_) => DType::U8,
+        };
+        self.dtypes.get(place).copied().or_else(|| self.tensors.get(place).map(own))
+    }
+
+    /// The class names, where a training here wrote the file.
+    #[must_use]
+    pub fn classes(&self) -> Option<Vec<String>> {
+        serde_json::from_str(self.metadata.get("radiograd.classes")?).ok()
     }
 }
 
@@ -55,12 +80,12 @@ pub enum FormatError {
     /// No bytes at all.
     #[error("the file is empty; save the weights again")]
     Empty,
-    /// `torch.save` before PyTorch 1.6, or with `_use_new_zipfile_serialization=False`.
+    /// Some other pickle.
     #[error(
-        "an old PyTorch pickle without a zip around it is not read; re-save it in Python with \
+        "a pickle that torch.save did not write is not read; re-save it in Python with \
          torch.save(torch.load(FILE, weights_only=True), NEW_FILE)"
     )]
-    LegacyPickle,
+    Pickle,
     /// Neither magic fits.
     #[error("neither a safetensors file nor a PyTorch zip checkpoint; give one of these two")]
     Unknown,
@@ -113,11 +138,11 @@ pub fn load(path: impl AsRef<Path>) -> Result<WeightsFile, WeightsError> {
     file.seek(SeekFrom::Start(0)).map_err(fs)?;
     let parsed = match detect(&magic) {
         Ok(Format::Pth) => pth::read(BufReader::new(file), length).map_err(FormatError::from),
-        Ok(Format::Safetensors) => {
+        Ok(format) => {
             let mut bytes = Vec::new();
             bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(|e| fs(e.into()))?;
             file.take(length).read_to_end(&mut bytes).map_err(fs)?;
-            safetensors::from_bytes(&bytes).map_err(FormatError::from)
+            whole(&format, &bytes)
         }
         Err(e) => Err(e),
     };
@@ -129,8 +154,13 @@ pub fn load(path: impl AsRef<Path>) -> Result<WeightsFile, WeightsError> {
 /// # Errors
 /// [`FormatError`].
 pub fn from_bytes(bytes: &[u8]) -> Result<WeightsFile, FormatError> {
-    match detect(&bytes[..bytes.len().min(MAGIC)])? {
+    whole(&detect(&bytes[..bytes.len().min(MAGIC)])?, bytes)
+}
+
+fn whole(format: &Format, bytes: &[u8]) -> Result<WeightsFile, FormatError> {
+    match format {
         Format::Pth => Ok(pth::read(Cursor::new(bytes), bytes.len() as u64)?),
+        Format::Legacy => Ok(legacy::from_bytes(bytes)?),
         Format::Safetensors => Ok(safetensors::from_bytes(bytes)?),
     }
 }
@@ -156,6 +186,7 @@ const MAGIC: usize = 16;
 enum Format {
     Safetensors,
     Pth,
+    Legacy,
 }
 
 /// Tells the format by the first bytes.
@@ -165,7 +196,8 @@ fn detect(head: &[u8]) -> Result<Format, FormatError> {
         // A safetensors header may be any length, also one whose bytes look like another magic: its `{` decides first.
         [_, _, _, _, _, _, _, _, b'{', ..] => Ok(Format::Safetensors),
         [b'P', b'K', 3, 4, ..] => Ok(Format::Pth),
-        [0x80, 0..=5, ..] => Err(FormatError::LegacyPickle),
+        _ if head.starts_with(legacy::MAGIC) => Ok(Format::Legacy),
+        [0x80, 0..=5, ..] => Err(FormatError::Pickle),
         _ => Err(FormatError::Unknown),
     }
 }

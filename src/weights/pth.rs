@@ -47,6 +47,12 @@ pub enum PthError {
         /// What is allowed.
         limit: u64,
     },
+    /// A file without a zip around it that is broken.
+    #[error("a checkpoint of before PyTorch 1.6 that {what}; copy it again, or save it anew in Python")]
+    Legacy {
+        /// What is wrong.
+        what: &'static str,
+    },
     /// `byteorder` is neither `little` nor `big`.
     #[error("the entry `byteorder` says `{0}`, known are `little` and `big`; save the file again")]
     ByteOrder(String),
@@ -102,7 +108,7 @@ pub enum PthError {
 /// [`PthError`]; a file of this kind never makes it panic, hang or run code.
 pub fn read<R: Read + Seek>(reader: R, length: u64) -> Result<WeightsFile, PthError> {
     let limit = length.saturating_mul(2).saturating_add(SLACK);
-    let mut archive = Archive::open(reader, limit)?;
+    let mut archive = Archive::open(reader, length, limit)?;
     let pickle_bytes = archive.entry("data.pkl", MAX_PICKLE)?.ok_or(PthError::NoPickle)?;
     let big_endian = match archive.entry("byteorder", 64)? {
         None => false,
@@ -116,15 +122,10 @@ pub fn read<R: Read + Seek>(reader: R, length: u64) -> Result<WeightsFile, PthEr
     let named = state_dict(&pickle)?;
 
     let mut by_storage: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    let mut needed = 0u64;
     for (i, (_, tensor)) in named.iter().enumerate() {
-        let bytes = elements(tensor).and_then(|n| n.checked_mul(tensor.storage.dtype.size()));
-        needed = needed.saturating_add(bytes.and_then(|n| u64::try_from(n).ok()).unwrap_or(u64::MAX));
         by_storage.entry(pickle.text(tensor.storage.key)).or_default().push(i);
     }
-    if needed > limit {
-        return Err(PthError::TooLarge { what: "its tensors".into(), bytes: needed, limit });
-    }
+    check_size(&named, limit)?;
 
     let mut data: Vec<Option<TensorData>> = vec![None; named.len()];
     for (key, users) in by_storage {
@@ -133,19 +134,57 @@ pub fn read<R: Read + Seek>(reader: R, length: u64) -> Result<WeightsFile, PthEr
         for i in users {
             let (name, tensor) = &named[i];
             let missing = || PthError::NoStorage { tensor: name.clone(), entry: entry.clone() };
-            let bytes = bytes.as_deref().ok_or_else(missing)?;
-            data[i] = Some(view(tensor, bytes, big_endian).ok_or_else(|| PthError::OutOfStorage {
-                tensor: name.clone(),
-                shape: tensor.shape.clone(),
-                bytes: bytes.len(),
-            })?);
+            data[i] = Some(view_of(name, tensor, bytes.as_deref().ok_or_else(missing)?, big_endian)?);
         }
     }
+    Ok(finish(named, data))
+}
+
+/// A file's tensors out of storages that all lie in memory.
+pub(super) fn assemble<'s>(
+    named: Vec<(String, &TensorRecord)>,
+    big_endian: bool,
+    length: u64,
+    storage: impl Fn(&TensorRecord) -> Option<&'s [u8]>,
+) -> Result<WeightsFile, PthError> {
+    check_size(&named, length.saturating_mul(2).saturating_add(SLACK))?;
+    let mut data = Vec::with_capacity(named.len());
+    for (name, tensor) in &named {
+        let missing = || PthError::Legacy { what: "lacks a storage" };
+        data.push(Some(view_of(name, tensor, storage(tensor).ok_or_else(missing)?, big_endian)?));
+    }
+    Ok(finish(named, data))
+}
+
+/// Refuses tensors that together would take more than `limit` bytes.
+fn check_size(named: &[(String, &TensorRecord)], limit: u64) -> Result<(), PthError> {
+    let mut needed = 0u64;
+    for (_, tensor) in named {
+        let bytes = elements(tensor).and_then(|n| n.checked_mul(tensor.storage.dtype.size()));
+        needed = needed.saturating_add(bytes.and_then(|n| u64::try_from(n).ok()).unwrap_or(u64::MAX));
+    }
+    if needed > limit {
+        return Err(PthError::TooLarge { what: "its tensors".into(), bytes: needed, limit });
+    }
+    Ok(())
+}
+
+/// The elements of a tensor out of the bytes of its storage.
+fn view_of(name: &str, tensor: &TensorRecord, bytes: &[u8], big_endian: bool) -> Result<TensorData, PthError> {
+    view(tensor, bytes, big_endian).ok_or_else(|| PthError::OutOfStorage {
+        tensor: name.to_owned(),
+        shape: tensor.shape.clone(),
+        bytes: bytes.len(),
+    })
+}
+
+fn finish(named: Vec<(String, &TensorRecord)>, data: Vec<Option<TensorData>>) -> WeightsFile {
+    let dtypes = named.iter().map(|(_, t)| t.storage.dtype).collect();
     let tensors = named.into_iter().zip(data);
     let tensors = tensors
         .filter_map(|((name, t), data)| Some(NamedTensor { name, shape: t.shape.clone(), data: data? }))
         .collect();
-    Ok(WeightsFile { tensors, metadata: BTreeMap::new() })
+    WeightsFile { tensors, metadata: BTreeMap::new(), dtypes }
 }
 
 /// The archive and the folder in it that all entries share.
@@ -155,10 +194,12 @@ struct Archive<R> {
     /// What may still be read. Entries can overlap in a crafted archive, so that a small one holds any number of large
     /// entries: the sum is bounded, not only each.
     budget: u64,
+    /// Bytes of the archive.
+    length: u64,
 }
 
 impl<R: Read + Seek> Archive<R> {
-    fn open(reader: R, budget: u64) -> Result<Self, PthError> {
+    fn open(reader: R, length: u64, budget: u64) -> Result<Self, PthError> {
         let zip = ZipArchive::new(reader).map_err(PthError::Zip)?;
         let pickle = (0..zip.len()).find_map(|i| {
             let name = zip.name_for_index(i)?.ok()?;
@@ -167,7 +208,7 @@ impl<R: Read + Seek> Archive<R> {
             (root.is_empty() || one_folder).then(|| root.to_owned())
         });
         let root = pickle.ok_or(PthError::NoPickle)?;
-        Ok(Self { zip, root, budget })
+        Ok(Self { zip, root, budget, length })
     }
 
     /// The bytes of an entry; `None` when there is none of this name.
@@ -184,7 +225,9 @@ impl<R: Read + Seek> Archive<R> {
             return Err(too_large(file.size()));
         }
         let mut bytes = Vec::new();
-        let reserved = usize::try_from(file.size()).ok().and_then(|n| bytes.try_reserve_exact(n).ok());
+        // PyTorch stores its entries as they are. What is compressed may claim any size, so it grows as it comes.
+        let room = file.size().min(self.length);
+        let reserved = usize::try_from(room).ok().and_then(|n| bytes.try_reserve_exact(n).ok());
         reserved.ok_or_else(|| too_large(file.size()))?;
         // The declared size may lie: the limit holds for what really comes.
         let read = file.by_ref().take(limit + 1).read_to_end(&mut bytes);
@@ -196,7 +239,7 @@ impl<R: Read + Seek> Archive<R> {
 }
 
 /// The tensors of the state dictionary by name, in order.
-fn state_dict<'p>(pickle: &'p Pickle<'_>) -> Result<Vec<(String, &'p TensorRecord)>, PthError> {
+pub(super) fn state_dict<'p>(pickle: &'p Pickle<'_>) -> Result<Vec<(String, &'p TensorRecord)>, PthError> {
     let Value::Dict(root) = pickle.root else {
         return Err(PthError::NotADict { kind: pickle.root.kind() });
     };

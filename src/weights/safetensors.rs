@@ -53,6 +53,9 @@ fn describe(e: &SafeTensorError) -> String {
     }
 }
 
+/// Bytes of the header's length at the file's beginning.
+const LENGTH: usize = 8;
+
 /// Reads a whole file; the tensors come in the order of their bytes.
 ///
 /// F16, BF16, F32 and F64 become `f32`; I8 to I64 become `i64`; U8 and BOOL become `u8`.
@@ -61,16 +64,17 @@ fn describe(e: &SafeTensorError) -> String {
 /// [`SafetensorsError::Malformed`] and [`SafetensorsError::UnsupportedType`].
 pub fn from_bytes(bytes: &[u8]) -> Result<WeightsFile, SafetensorsError> {
     use SafetensorsError::Malformed;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(Malformed)?;
-    let file = SafeTensors::deserialize(bytes).map_err(Malformed)?;
+    let (length, header) = SafeTensors::read_metadata(bytes).map_err(Malformed)?;
+    let body = bytes.get(LENGTH + length..).unwrap_or_default();
     let infos = header.tensors();
     let mut order: Vec<_> = infos.iter().map(|(name, info)| (info.data_offsets, name.as_str())).collect();
     order.sort_unstable(); // tensors without elements share an offset: the name decides, not the hash map
     let mut tensors = Vec::with_capacity(order.len());
-    for (_, name) in order {
-        let view = file.tensor(name).map_err(Malformed)?;
-        let unsupported = || SafetensorsError::UnsupportedType { name: name.to_owned(), dtype: view.dtype() };
-        let dtype = match view.dtype() {
+    let mut dtypes = Vec::with_capacity(order.len());
+    for ((start, end), name) in order {
+        let Some(info) = infos.get(name) else { continue };
+        let unsupported = || SafetensorsError::UnsupportedType { name: name.to_owned(), dtype: info.dtype };
+        let dtype = match info.dtype {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
             Dtype::F32 => DType::F32,
@@ -83,12 +87,14 @@ pub fn from_bytes(bytes: &[u8]) -> Result<WeightsFile, SafetensorsError> {
             Dtype::BOOL => DType::Bool,
             _ => return Err(unsupported()),
         };
-        let count = view.data().len() / dtype.size();
-        let data = dtype.decode(view.data(), false, 0..count, count).ok_or_else(unsupported)?;
-        tensors.push(NamedTensor { name: name.to_owned(), shape: view.shape().to_vec(), data });
+        let raw = body.get(start..end).ok_or(Malformed(SafeTensorError::MetadataIncompleteBuffer))?;
+        let count = raw.len() / dtype.size();
+        let data = dtype.decode(raw, false, 0..count, count).ok_or_else(unsupported)?;
+        tensors.push(NamedTensor { name: name.to_owned(), shape: info.shape.clone(), data });
+        dtypes.push(dtype);
     }
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(WeightsFile { tensors, metadata })
+    Ok(WeightsFile { tensors, metadata, dtypes })
 }
 
 /// The key of the format's free text.

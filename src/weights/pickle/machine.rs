@@ -41,6 +41,7 @@ impl<'a> Machine<'a> {
             storages: Vec::new(),
             tensors: Vec::new(),
             root: Value::None,
+            length: 0,
         };
         Self { bytes, at: 0, opcode_at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), values: 0, out }
     }
@@ -56,6 +57,7 @@ impl<'a> Machine<'a> {
                     return Err(self.malformed("STOP leaves values behind"));
                 }
                 self.out.root = root;
+                self.out.length = self.at;
                 return Ok(self.out);
             }
             self.step(opcode)?;
@@ -285,6 +287,25 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// A dictionary of a list's pairs.
+    fn dict_of(&mut self, list: usize) -> Step {
+        let pairs = self.out.lists[list].iter().map(|&pair| match pair {
+            Value::Tuple(i) => self.out.tuples[i].as_slice(),
+            Value::List(i) => self.out.lists[i].as_slice(),
+            _ => &[],
+        });
+        let pairs: Option<Vec<(Value, Value)>> =
+            pairs.map(|pair| if let &[key, value] = pair { Some((key, value)) } else { None }).collect();
+        let pairs = pairs.ok_or_else(|| self.malformed("OrderedDict of what are no pairs"))?;
+        // A list may serve any number of times, and each gets a copy.
+        self.count_more(pairs.len())?;
+        self.dict()?;
+        if let Some(dict) = self.out.dicts.last_mut() {
+            *dict = pairs;
+        }
+        Ok(())
+    }
+
     // --- memo ---
 
     fn put(&mut self, index: u32) -> Step {
@@ -338,6 +359,8 @@ impl<'a> Machine<'a> {
         };
         match (function, self.out.tuples[args].as_slice()) {
             (Global::OrderedDict, []) => self.dict(),
+            // Python 2 gives a list of pairs.
+            (Global::OrderedDict, &[Value::List(pairs)]) => self.dict_of(pairs),
             (Global::OrderedDict, _) => Err(self.malformed("OrderedDict with arguments")),
             // (tensor, requires_grad, hooks)
             (Global::RebuildParameter, &[tensor @ Value::Tensor(_), _, _]) => self.push(tensor),
@@ -348,6 +371,11 @@ impl<'a> Machine<'a> {
                 &[Value::Storage(s), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), _, _]
                 | &[Value::Storage(s), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), _, _, _],
             ) => self.tensor(s, offset, shape, strides),
+            (
+                Global::RebuildTensorV1,
+                &[Value::Storage(s), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides)],
+            ) => self.tensor(s, offset, shape, strides),
+            (Global::RebuildTensorV1, _) => Err(self.malformed("_rebuild_tensor with other arguments")),
             (Global::RebuildTensor, _) => Err(self.malformed("_rebuild_tensor_v2 with other arguments")),
             (Global::StorageType(_), _) => Err(self.malformed("a storage class is called")),
         }
@@ -387,7 +415,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// BINPERSID: `("storage", StorageType, key, location, number of elements)`.
+    /// BINPERSID: `("storage", StorageType, key, location, number of elements)`. Files without a zip add `None`, where a storage that is
+    /// part of another would say which part.
     fn persistent_id(&mut self) -> Step {
         let what = "a persistent id that is no storage";
         let Value::Tuple(id) = self.pop()? else {
@@ -400,6 +429,14 @@ impl<'a> Machine<'a> {
                 Value::Text(key),
                 Value::Text(_),
                 Value::Int(len),
+            ]
+            | [
+                Value::Text(tag),
+                Value::Global(Global::StorageType(dtype)),
+                Value::Text(key),
+                Value::Text(_),
+                Value::Int(len),
+                Value::None,
             ] if text(self.bytes, tag.start..tag.end) == "storage" => {
                 self.count()?;
                 let len = usize::try_from(len).map_err(|_| self.malformed("a storage of negative length"))?;

@@ -110,6 +110,8 @@ pub(super) struct Span {
 pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
+    /// The same before PyTorch 0.4, without the last two arguments.
+    RebuildTensorV1,
     RebuildParameter,
     StorageType(DType),
 }
@@ -119,8 +121,9 @@ impl Global {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
+            ("torch._utils", "_rebuild_tensor") => Self::RebuildTensorV1,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
-            ("torch" | "torch.storage", _) => Self::StorageType(match name {
+            ("torch" | "torch.cuda" | "torch.storage", _) => Self::StorageType(match name {
                 "FloatStorage" => DType::F32,
                 "HalfStorage" => DType::F16,
                 "BFloat16Storage" => DType::BF16,
@@ -169,6 +172,8 @@ pub(super) struct Pickle<'a> {
     tensors: Vec<TensorRecord>,
     /// The value that STOP found.
     pub root: Value,
+    /// How many bytes it has, STOP included.
+    length: usize,
 }
 
 impl<'a> Pickle<'a> {
@@ -180,6 +185,21 @@ impl<'a> Pickle<'a> {
     /// The text of a span.
     pub(super) fn text(&self, span: Span) -> &'a str {
         text(self.bytes, span.start..span.end)
+    }
+
+    /// How many bytes it has; others may follow.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// A list's items.
+    pub(super) fn list(&self, index: usize) -> &[Value] {
+        self.lists.get(index).map_or(&[], Vec::as_slice)
+    }
+
+    /// Key and size of an element of every storage.
+    pub(super) fn storages(&self) -> impl Iterator<Item = (&'a str, usize)> {
+        self.storages.iter().map(|s| (self.text(s.key), s.dtype.size()))
     }
 
     /// A dictionary's entries in the order in which they were set; a key may stand twice, the last one counts.
