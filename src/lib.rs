@@ -52,6 +52,7 @@ pub mod gpu;
 pub mod graph;
 pub mod metrics;
 pub mod nn;
+pub mod onnx;
 pub mod ops;
 pub mod optim;
 pub mod profile;

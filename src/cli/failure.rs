@@ -7,6 +7,7 @@ use crate::exec::ExecError;
 use crate::fsio::FsError;
 use crate::metrics::MetricsError;
 use crate::nn::ModelError;
+use crate::onnx::OnnxError;
 use crate::shape::ShapeError;
 use crate::train::TrainError;
 use crate::train::search::SearchError;
@@ -46,6 +47,9 @@ pub enum Failure {
     /// A weight file.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A network as ONNX.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     /// A file or folder.
     #[error(transparent)]
     Fs(#[from] FsError),

@@ -19,6 +19,7 @@ mod data;
 pub mod device;
 mod devices;
 mod eval;
+mod export;
 mod failure;
 mod folds;
 mod format;
@@ -88,6 +89,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Give the probabilities of single images
     Predict(predict::PredictArgs),
+    /// Write a trained network as ONNX, or its weights as safetensors
+    Export(export::ExportArgs),
     /// Search for good settings: grids, random draws, successive halving
     Search(Box<search::SearchArgs>),
     /// Compare networks on the same images
@@ -116,6 +119,7 @@ impl Command {
             Self::Eval(args) => eval::run(&args, cx),
             Self::Compare(args) => compare::run(&args, cx),
             Self::Predict(args) => predict::run(&args, cx),
+            Self::Export(args) => export::run(&args, cx),
             Self::Search(args) => search::run(&args, cx),
             Self::Study(command) => study::run(&command, cx),
             Self::Devices(args) => devices::run(args, cx),

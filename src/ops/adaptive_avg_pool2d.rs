@@ -30,7 +30,7 @@ pub struct InputGrad(pub [usize; 2]);
 const LIMIT: usize = 1 << 16;
 
 /// The pixels of window `i` of `out` over `size` pixels.
-fn window(i: usize, out: usize, size: usize) -> Range<usize> {
+pub(crate) fn window(i: usize, out: usize, size: usize) -> Range<usize> {
     i * size / out..((i + 1) * size).div_ceil(out)
 }
 

@@ -1,5 +1,6 @@
-//! A trained network without its training: for `eval` and `predict`.
+//! A trained network without its training: for `eval`, `predict` and `export`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::TrainError;
@@ -10,8 +11,8 @@ use crate::data::Images;
 use crate::exec::{ExecError, Executor};
 use crate::nn::Model;
 use crate::shape::Spec;
-use crate::store::ParamStore;
-use crate::weights::{self, Grey, Matching, Rename, WeightsFile, adopt};
+use crate::store::{Param, ParamStore};
+use crate::weights::{self, Grey, Matching, NamedTensor, Pair, Rename, TensorData, WeightsFile, adopt};
 
 /// Images in a step, where the device has room for them.
 const BATCH: usize = 64;
@@ -122,6 +123,43 @@ impl Network {
         &self.model
     }
 
+    /// What the weights say about themselves.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.file.metadata
+    }
+
+    /// The weights, in a store that [`Model::init`] has set up.
+    ///
+    /// # Errors
+    /// None for a network that has been made: its weights fit.
+    pub fn store(&self) -> Result<ParamStore, TrainError> {
+        let mut store = ParamStore::new();
+        self.model.init(&mut store, 0);
+        put_weights(&self.file, &mut store)?;
+        Ok(store)
+    }
+
+    /// The weights under the network's own names, and with them those of PyTorch's counters of steps that the file has.
+    ///
+    /// # Errors
+    /// As [`Network::store`].
+    pub fn tensors(&self) -> Result<Vec<NamedTensor>, TrainError> {
+        let store = self.store()?;
+        let tensor = |p: &Param| NamedTensor {
+            name: p.name.clone(),
+            shape: p.view.spec.shape.to_vec(),
+            data: TensorData::F32(store.value(p).to_vec()),
+        };
+        let counter = |p: &Pair| {
+            let norm = |name: &str| Some(format!("{}num_batches_tracked", name.strip_suffix("running_mean")?));
+            let found = self.file.get(&norm(&p.file)?)?;
+            Some(NamedTensor { name: norm(&p.model)?, ..found.clone() })
+        };
+        let counters = self.matching.pairs.iter().filter_map(counter);
+        Ok(store.params().iter().map(tensor).chain(counters).collect())
+    }
+
     /// Probabilities `[n, classes]` and logits `[n, outputs]` of images of the network's size.
     ///
     /// # Errors
@@ -130,9 +168,8 @@ impl Network {
         if images.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        let mut store = ParamStore::new();
-        let params = self.model.init(&mut store, 0);
-        put_weights(&self.file, &mut store)?;
+        let mut store = self.store()?;
+        let params = store.params().to_vec();
         let on_device = DeviceImages::add(&mut store, "images", images, executor.max_tensor_bytes());
         let spec = Spec::float([images.len(), self.model.outputs()]);
         let logits = store.add_var("logits", spec, None);
