@@ -150,6 +150,8 @@ fn network(args: &ExportArgs) -> Result<Network, Failure> {
         classes: (0..args.classes).map(|k| k.to_string()).collect(),
         mean: or(&args.mean, 0.0),
         std: or(&args.std, 1.0),
+        renames: Vec::new(),
+        grey: None,
     };
     Ok(Network::of_weights(&setup, weights)?)
 }

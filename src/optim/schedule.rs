@@ -36,8 +36,8 @@ pub enum Schedule {
     },
     /// Half a cosine from the base rate to `eta_min` in `t_max` steps, then back up (`CosineAnnealingLR`).
     Cosine {
-        /// Steps from the top to the bottom.
-        #[serde(alias = "T_max")]
+        /// Steps from the top to the bottom; 0 in a training's settings: all that are left.
+        #[serde(default, alias = "T_max")]
         t_max: u64,
         /// The lowest rate.
         #[serde(default)]

@@ -271,14 +271,17 @@ impl TrainConfig {
         }
     }
 
-    /// A schedule for so many steps in all: the default one filled in, and the length of a one-cycle that says 0.
+    /// A schedule for so many steps in all: the default one filled in, and the length of a cosine or a one-cycle that says 0.
     #[must_use]
     pub fn schedule_over(schedule: Option<&Schedule>, steps: u64) -> Schedule {
-        let mut schedule = schedule.cloned().unwrap_or(Schedule::Cosine { t_max: steps.max(1), eta_min: 0.0 });
-        if let Schedule::OneCycle { total_steps, .. } = &mut schedule
-            && *total_steps == 0
-        {
-            *total_steps = steps.max(1);
+        let mut schedule = schedule.cloned().unwrap_or(Schedule::Cosine { t_max: 0, eta_min: 0.0 });
+        let (mut inner, mut left) = (&mut schedule, steps);
+        while let Schedule::Warmup { total_iters, then, .. } = inner {
+            left = left.saturating_sub(*total_iters);
+            inner = then;
+        }
+        if let Schedule::OneCycle { total_steps: length @ 0, .. } | Schedule::Cosine { t_max: length @ 0, .. } = inner {
+            *length = left.max(1);
         }
         schedule
     }
@@ -320,6 +323,11 @@ mod tests {
             ..config
         };
         assert!(matches!(over(&shorter, 30), Schedule::OneCycle { total_steps: 7, .. }));
+        let warm = "schedule = { name = \"warmup\", total_iters = 10, then = { name = \"cosine\" } }";
+        let warm: TrainConfig = toml::from_str(warm).unwrap();
+        warm.validate().unwrap();
+        let Schedule::Warmup { then, .. } = over(&warm, 30) else { panic!("no warm-up") };
+        assert!(matches!(*then, Schedule::Cosine { t_max: 20, .. }));
     }
 
     #[test]

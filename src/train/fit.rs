@@ -1,5 +1,7 @@
 //! The loop: epochs of steps, validation after each, the best weights kept.
 
+mod setup;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,20 +12,14 @@ use super::TrainError;
 use super::checkpoint::{self, BEST, EpochRowNoTime, LAST, LoopState};
 use super::config::TrainConfig;
 use super::profile::Profile;
-use super::shared::Shared;
-use super::stages::{self, StagePlan};
-use super::step::{
-    Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, Programs, StepOptions, StepParts, TrainStep, Turn,
-    probabilities,
-};
-use super::update::{Accumulate, UpdateGroup, add_slots};
+use super::stages::StagePlan;
+use super::step::{EvalPass, LOG_COLUMNS, Programs, TrainStep, Turn, probabilities};
 use crate::data::Images;
 use crate::exec::{Executor, Program};
 use crate::graph::{Graph, VarView};
-use crate::nn::{Head, Model};
+use crate::nn::Model;
 use crate::optim::{Schedule, Scheduler};
 use crate::report::data::EpochRow;
-use crate::shape::Spec;
 use crate::store::{Param, ParamStore};
 use crate::tensor::Tensor;
 use crate::weights::{self, NamedTensor, WeightsFile};
@@ -120,147 +116,6 @@ pub struct Outcome {
 }
 
 impl Fit {
-    /// Sets everything up: parameters, images on the device, recorded passes.
-    ///
-    /// # Errors
-    /// Settings out of range, a network that does not fit, a device without room.
-    pub fn new(
-        config: &TrainConfig,
-        data: impl Into<Shared>,
-        mut executor: Box<dyn Executor>,
-    ) -> Result<Self, TrainError> {
-        let mut data: Shared = data.into();
-        let mut config = config.clone();
-        config.validate()?;
-        let train = data.train.take().ok_or_else(|| TrainError::setting("data", "has no training images"))?;
-        config.resolve(&train);
-        let classes = data.classes.len();
-        let counts = config.sampler.counts(&train.class_counts(classes));
-        let images_an_epoch: usize = counts.iter().sum();
-        if config.batch > images_an_epoch {
-            let problem = format!("{} is more than the {images_an_epoch} training images; lower it", config.batch);
-            return Err(TrainError::setting("batch", problem));
-        }
-        if config.batch.saturating_mul(config.accumulate) > images_an_epoch {
-            let problem = format!(
-                "{} batches of {} are more than the {images_an_epoch} training images; lower it",
-                config.accumulate, config.batch
-            );
-            return Err(TrainError::setting("accumulate", problem));
-        }
-        let model = Model::new(&config.model, [config.channels, config.size, config.size], classes)?;
-        if data.others.iter().all(|(name, _)| *name != "val") {
-            let problem = "there are no validation images to choose the weights by: hold some out of train (0.15)";
-            return Err(TrainError::setting("val_fraction", problem));
-        }
-        let weights = config.weights(&counts)?;
-        if model.head() == Head::Sigmoid {
-            if config.label_smoothing > 0.0 {
-                let problem = "needs one output a class: end the model in dense2 instead of dense1";
-                return Err(TrainError::setting("label_smoothing", problem));
-            }
-            if weights.as_ref().is_some_and(|w| w.contains(&0.0)) {
-                let problem =
-                    "a network with one output needs positive weights: end the model in dense2 instead of dense1";
-                return Err(TrainError::setting("class_weights", problem));
-            }
-        }
-        let loss = LossSettings { class_weights: weights, label_smoothing: config.label_smoothing };
-
-        let mut store = ParamStore::new();
-        model.init(&mut store, config.seed);
-        let (params, plans) = stages::plan(&config, &model, &mut store)?;
-        let slots = add_slots(&mut store, &config.optimizer, stages::trained_len(&plans));
-        let limit = if data.streamed { Some(0) } else { executor.max_tensor_bytes() };
-        let images = DeviceImages::add(&mut store, "train", &train, limit);
-        // Whole updates.
-        let steps = images_an_epoch / config.batch / config.accumulate * config.accumulate;
-        let sums = |store: &mut ParamStore, plan: &StagePlan| -> Vec<VarView> {
-            let groups = if config.accumulate > 1 { &plan.groups[..] } else { &[] };
-            let spec = |range: &std::ops::Range<usize>| Spec::float([range.len()]);
-            groups.iter().map(|g| store.add_var("sum of gradients", spec(&g.range), None)).collect()
-        };
-        let sums: Vec<Vec<VarView>> = plans.iter().map(|plan| sums(&mut store, plan)).collect();
-        let log = store.add_var("training log", Spec::float([steps, LOG_COLUMNS]), None);
-        let weights = loss.class_weights.as_ref().map(|w| {
-            let value = Tensor::f32([w.len()], w.clone()).ok();
-            store.add_var("class weights", Spec::float([w.len()]), value)
-        });
-        let mut others = Vec::new();
-        for (name, host) in data.others {
-            let on_device = DeviceImages::add(&mut store, name, &host, limit);
-            let spec = Spec::float([host.len(), model.outputs()]);
-            let logits = store.add_var(&format!("{name} logits"), spec, None);
-            others.push((name, host, on_device, logits));
-        }
-        executor.load(&store)?;
-
-        let mean = config.mean.clone().unwrap_or_default();
-        let std = config.std.clone().unwrap_or_default();
-        let mut stages = Vec::with_capacity(plans.len());
-        for (plan, sums) in plans.into_iter().zip(&sums) {
-            let groups: Vec<UpdateGroup> = plan.groups.iter().map(|g| UpdateGroup::new(g, &slots)).collect();
-            let step = TrainStep::record(StepParts {
-                model: &model,
-                params: &params,
-                images: &images,
-                batch: config.batch,
-                mean: &mean,
-                std: &std,
-                loss: &loss,
-                groups: &groups,
-                log: &log,
-                weights: weights.as_ref(),
-                augmentation: Augmentation {
-                    images: config.augment.as_ref(),
-                    repeats: config.augment_repeats.as_ref(),
-                },
-                options: StepOptions {
-                    clip_grad_norm: config.clip_grad_norm,
-                    accumulate: (config.accumulate > 1).then_some(Accumulate { batches: config.accumulate, sums }),
-                    fixed_norms: Some(&plan.fixed_norms),
-                    recompute: config.recompute,
-                },
-            })?;
-            stages.push((plan, step));
-        }
-        // Later stages too, so that one that does not fit the device says so before the first has run for hours.
-        for (_, step) in stages.iter().skip(1).rev() {
-            step.compile(executor.as_mut())?.release(executor.as_mut());
-        }
-        let current = (0, stages[0].1.compile(executor.as_mut())?);
-        // What a training step has memory for, an evaluation pass has.
-        let eval_batch = EVAL_BATCH.min(config.batch);
-        let mut evals = Vec::new();
-        let mut hosts = Vec::new();
-        for (name, host, on_device, logits) in others {
-            let pass = EvalPass::record(&model, &params, &on_device, eval_batch, (&mean, &std), &logits)?;
-            let program = pass.compile(executor.as_mut())?;
-            evals.push((name, pass, program));
-            hosts.push((name, host));
-        }
-        let metadata = describe(&config, &model, &data.classes)?;
-        Ok(Self {
-            config,
-            model,
-            classes,
-            params,
-            store,
-            executor,
-            stages,
-            current,
-            slots,
-            evals,
-            train,
-            others: hosts,
-            steps,
-            content_hash: data.content_hash,
-            metadata,
-            profile: None,
-            stop: None,
-        })
-    }
-
     /// Has a run end with [`TrainError::Interrupted`] once `flag` is raised.
     pub fn stop_when(&mut self, flag: Arc<AtomicBool>, at: StopAt) {
         self.stop = Some((flag, at));
@@ -577,19 +432,6 @@ fn check_finite(rows: &[[f32; LOG_COLUMNS]], epoch: u32, first: usize) -> Result
         return Err(TrainError::Diverged { what, epoch, step: first + i + 1 });
     }
     Ok(())
-}
-
-/// What a weight file says about itself, enough to use it without its run folder.
-fn describe(config: &TrainConfig, model: &Model, classes: &[String]) -> Result<BTreeMap<String, String>, TrainError> {
-    Ok(BTreeMap::from([
-        ("radiograd.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("radiograd.model".to_owned(), model.network().to_string()),
-        ("radiograd.size".to_owned(), config.size.to_string()),
-        ("radiograd.channels".to_owned(), config.channels.to_string()),
-        ("radiograd.classes".to_owned(), json(&classes)?),
-        ("radiograd.mean".to_owned(), json(&config.mean)?),
-        ("radiograd.std".to_owned(), json(&config.std)?),
-    ]))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, TrainError> {

@@ -149,7 +149,7 @@ pub fn validate(stages: &[Stage], total: u32) -> Result<(), TrainError> {
             return Err(TrainError::setting("stages.rates", problem));
         }
         if let Some(schedule) = &stage.schedule {
-            schedule.validate()?;
+            TrainConfig::schedule_over(Some(schedule), 1000).validate()?;
         }
     }
     Ok(())
