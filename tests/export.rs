@@ -1,8 +1,6 @@
 //! Networks as ONNX files: sound graphs with the network's names and weights, and what the command does.
 //! `scripts/onnx_test.sh` holds them against ONNX's own checker and ONNX Runtime.
 
-mod common;
-
 #[allow(dead_code, reason = "only some of the laboratory is needed here")]
 #[path = "common/lab.rs"]
 mod lab;

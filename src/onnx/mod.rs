@@ -1,4 +1,4 @@
-//! A network as an ONNX model: operator set 17, IR version 8, which ONNX Runtime has read since 1.12.
+//! A network as an ONNX model: operator set 17 and IR version 8, those of ONNX 1.12.
 //!
 //! What is written is the evaluation pass, a node for each planned layer ([`Model::steps`]) under the layer's own name, with the
 //! parameters under those of the state_dict. The plan and not the recorded graph is the source because its layers are
