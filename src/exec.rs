@@ -29,7 +29,7 @@ pub enum ExecError {
     #[error("{0} is not kept by this program: name it among the roots when compiling")]
     NotKept(String),
     /// A tensor is larger than the adapter can bind.
-    #[error("{tensor} takes {} MiB, and this adapter binds at most {} MiB: use a smaller --batch or --size, narrower layers, or --device cpu", .bytes >> 20, .limit >> 20)]
+    #[error("{tensor} takes {} MiB, and this adapter binds at most {} MiB: use a smaller --batch (with --accumulate for the rest) or --size, narrower layers, or --device cpu", .bytes >> 20, .limit >> 20)]
     TooLarge {
         /// The tensor.
         tensor: String,
@@ -39,7 +39,7 @@ pub enum ExecError {
         limit: u64,
     },
     /// The whole program needs more memory than the device gives.
-    #[error("out of device memory: {0}; use a smaller batch or image size, or --device cpu")]
+    #[error("out of device memory: {0}; use a smaller batch or image size, --recompute to hold fewer activations, or --device cpu")]
     OutOfMemory(String),
     /// The adapter, the driver or a shader failed.
     #[error("the GPU failed: {0}")]
