@@ -285,6 +285,31 @@ fn ten_thousand_mutations() {
     eprintln!("mutations: {tally:?}");
 }
 
+#[test]
+fn entries_that_only_the_directory_claims_are_refused() {
+    let long = vec![0; 200_000];
+    let mut bytes = checkpoint(&a_pickle(), &[("data/0", &long), ("data/1", &7i64.to_le_bytes())], Stored);
+    let end = bytes.windows(4).rposition(|w| w == b"PK\x05\x06").expect("an end record");
+    for claimed in [0xffff_u16, 0xfffe, 0x8000, 2000] {
+        // Entries on this disk, in all, and bytes of the directory.
+        bytes[end + 8..end + 10].copy_from_slice(&claimed.to_le_bytes());
+        bytes[end + 10..end + 12].copy_from_slice(&claimed.to_le_bytes());
+        bytes[end + 12..end + 16].copy_from_slice(&u32::MAX.to_le_bytes());
+        let mut tally = Tally::default();
+        tally.file(&bytes, &|| format!("{claimed} entries"));
+        assert_eq!(tally.refused, 1, "{claimed}");
+    }
+}
+
+#[test]
+fn small_integers_that_would_grow_are_refused() {
+    let header = r#"{"x":{"dtype":"I8","shape":[1000000],"data_offsets":[0,1000000]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![1; 1_000_000]].concat();
+    let mut tally = Tally::default();
+    tally.file(&bytes, &|| "eight-bit integers".to_owned());
+    assert_eq!(tally.refused, 1);
+}
+
 /// In a file whose tensors are larger than the constant it shows whether memory follows the file.
 #[test]
 fn mutations_of_a_larger_file() {

@@ -178,7 +178,7 @@ fn what_would_fill_the_memory_is_refused() {
     let keys = ["0", "1", "2"];
     let views = keys.map(|key| View { name: key, key, ..X });
     let pickle = Pickler::new().state_dict(&views).stop();
-    let half = &zeros[..600 << 10];
+    let half = &zeros[..75 << 10];
     let file = checkpoint(&pickle, &[("data/0", half), ("data/1", half), ("data/2", half)], Deflated);
     let text = from_bytes(&file).unwrap_err().to_string();
     assert!(text.contains("limit") && text.contains("data/1"), "{text}");

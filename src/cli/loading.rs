@@ -10,7 +10,7 @@ use crate::data::{Dataset, LoadOptions, Source, Splits};
 use crate::train::{Event, Override, TrainConfig, TrainError, overrides};
 use crate::weights::{Grey, Rename};
 
-/// How weights that were trained for something else become this network's.
+// How weights that were trained for something else become this network's. (clap would print a doc comment as the whole command's.)
 #[derive(Args, Clone, Debug, Default)]
 pub struct TransferArgs {
     /// Another name for tensors of the weight file: OLD=NEW replaces a whole name or whole parts in front of it (backbone=features); again for

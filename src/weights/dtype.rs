@@ -91,6 +91,16 @@ impl DType {
         }
     }
 
+    /// Bytes of an element once it is decoded.
+    #[must_use]
+    pub fn decoded_size(self) -> usize {
+        match self {
+            Self::F16 | Self::BF16 | Self::F32 | Self::F64 => 4,
+            Self::I8 | Self::I16 | Self::I32 | Self::I64 => 8,
+            Self::U8 | Self::Bool => 1,
+        }
+    }
+
     /// Decodes the `count` elements at `positions` (counted in elements) of `bytes`.
     ///
     /// Floats become `f32` (rounded to nearest), signed integers `i64`, bytes and truth values `u8`. `None` when a

@@ -5,6 +5,7 @@
 //! belongs to which parameter of a model, and [`adopt`] takes weights over that were trained for something else.
 
 pub mod adopt;
+mod archive;
 pub mod download;
 pub mod dtype;
 mod legacy;
@@ -178,6 +179,17 @@ pub fn save(
     let bytes = safetensors::to_bytes(tensors, metadata)
         .map_err(|e| WeightsError::Format { path: path.to_owned(), source: e.into() })?;
     Ok(crate::fsio::write_atomic(path, &bytes)?)
+}
+
+/// What a file of so many bytes may decode to: twice that, as half precision does, and a little for small files.
+fn decoded_limit(length: u64) -> u64 {
+    length.saturating_mul(2).saturating_add(128 << 10)
+}
+
+/// A name out of a file, which may be anything, as a message shows it: on one line, and not for ever.
+fn shown(name: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    name.chars().take(80).map(escaped).collect()
 }
 
 /// As many leading bytes as [`detect`] looks at.

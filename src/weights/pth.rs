@@ -7,16 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek};
 
-use zip::ZipArchive;
 use zip::result::ZipError;
 
+use super::archive::Archive;
 use super::pickle::{Pickle, PickleError, TensorRecord, Value};
-use super::{NamedTensor, TensorData, WeightsFile};
+use super::{NamedTensor, TensorData, WeightsFile, decoded_limit, shown};
 
 /// The longest pickle that is read; a `state_dict` of a thousand tensors has about 0.1 MB.
 const MAX_PICKLE: u64 = 16 << 20;
-/// What small files may decode to beyond twice their size.
-const SLACK: u64 = 1 << 20;
 /// The entries of a training checkpoint that may hold its `state_dict`.
 const STATE_DICT_KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
@@ -107,7 +105,7 @@ pub enum PthError {
 /// # Errors
 /// [`PthError`]; a file of this kind never makes it panic, hang or run code.
 pub fn read<R: Read + Seek>(reader: R, length: u64) -> Result<WeightsFile, PthError> {
-    let limit = length.saturating_mul(2).saturating_add(SLACK);
+    let limit = decoded_limit(length);
     let mut archive = Archive::open(reader, length, limit)?;
     let pickle_bytes = archive.entry("data.pkl", MAX_PICKLE)?.ok_or(PthError::NoPickle)?;
     let big_endian = match archive.entry("byteorder", 64)? {
@@ -133,7 +131,7 @@ pub fn read<R: Read + Seek>(reader: R, length: u64) -> Result<WeightsFile, PthEr
         let bytes = archive.entry(&entry, limit)?;
         for i in users {
             let (name, tensor) = &named[i];
-            let missing = || PthError::NoStorage { tensor: name.clone(), entry: entry.clone() };
+            let missing = || PthError::NoStorage { tensor: shown(name), entry: shown(&entry) };
             data[i] = Some(view_of(name, tensor, bytes.as_deref().ok_or_else(missing)?, big_endian)?);
         }
     }
@@ -147,7 +145,7 @@ pub(super) fn assemble<'s>(
     length: u64,
     storage: impl Fn(&TensorRecord) -> Option<&'s [u8]>,
 ) -> Result<WeightsFile, PthError> {
-    check_size(&named, length.saturating_mul(2).saturating_add(SLACK))?;
+    check_size(&named, decoded_limit(length))?;
     let mut data = Vec::with_capacity(named.len());
     for (name, tensor) in &named {
         let missing = || PthError::Legacy { what: "lacks a storage" };
@@ -160,7 +158,7 @@ pub(super) fn assemble<'s>(
 fn check_size(named: &[(String, &TensorRecord)], limit: u64) -> Result<(), PthError> {
     let mut needed = 0u64;
     for (_, tensor) in named {
-        let bytes = elements(tensor).and_then(|n| n.checked_mul(tensor.storage.dtype.size()));
+        let bytes = elements(tensor).and_then(|n| n.checked_mul(tensor.storage.dtype.decoded_size()));
         needed = needed.saturating_add(bytes.and_then(|n| u64::try_from(n).ok()).unwrap_or(u64::MAX));
     }
     if needed > limit {
@@ -172,7 +170,7 @@ fn check_size(named: &[(String, &TensorRecord)], limit: u64) -> Result<(), PthEr
 /// The elements of a tensor out of the bytes of its storage.
 fn view_of(name: &str, tensor: &TensorRecord, bytes: &[u8], big_endian: bool) -> Result<TensorData, PthError> {
     view(tensor, bytes, big_endian).ok_or_else(|| PthError::OutOfStorage {
-        tensor: name.to_owned(),
+        tensor: shown(name),
         shape: tensor.shape.clone(),
         bytes: bytes.len(),
     })
@@ -185,57 +183,6 @@ fn finish(named: Vec<(String, &TensorRecord)>, data: Vec<Option<TensorData>>) ->
         .filter_map(|((name, t), data)| Some(NamedTensor { name, shape: t.shape.clone(), data: data? }))
         .collect();
     WeightsFile { tensors, metadata: BTreeMap::new(), dtypes }
-}
-
-/// The archive and the folder in it that all entries share.
-struct Archive<R> {
-    zip: ZipArchive<R>,
-    root: String,
-    /// What may still be read. Entries can overlap in a crafted archive, so that a small one holds any number of large
-    /// entries: the sum is bounded, not only each.
-    budget: u64,
-    /// Bytes of the archive.
-    length: u64,
-}
-
-impl<R: Read + Seek> Archive<R> {
-    fn open(reader: R, length: u64, budget: u64) -> Result<Self, PthError> {
-        let zip = ZipArchive::new(reader).map_err(PthError::Zip)?;
-        let pickle = (0..zip.len()).find_map(|i| {
-            let name = zip.name_for_index(i)?.ok()?;
-            let root = name.strip_suffix("data.pkl")?;
-            let one_folder = root.strip_suffix('/').is_some_and(|r| !r.contains('/'));
-            (root.is_empty() || one_folder).then(|| root.to_owned())
-        });
-        let root = pickle.ok_or(PthError::NoPickle)?;
-        Ok(Self { zip, root, budget, length })
-    }
-
-    /// The bytes of an entry; `None` when there is none of this name.
-    fn entry(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, PthError> {
-        let full = format!("{}{name}", self.root);
-        let limit = limit.min(self.budget);
-        let mut file = match self.zip.by_name(&full) {
-            Ok(file) => file,
-            Err(ZipError::FileNotFound) => return Ok(None),
-            Err(e) => return Err(PthError::Zip(e)),
-        };
-        let too_large = |bytes| PthError::TooLarge { what: format!("entry `{full}`"), bytes, limit };
-        if file.size() > limit {
-            return Err(too_large(file.size()));
-        }
-        let mut bytes = Vec::new();
-        // PyTorch stores its entries as they are. What is compressed may claim any size, so it grows as it comes.
-        let room = file.size().min(self.length);
-        let reserved = usize::try_from(room).ok().and_then(|n| bytes.try_reserve_exact(n).ok());
-        reserved.ok_or_else(|| too_large(file.size()))?;
-        // The declared size may lie: the limit holds for what really comes.
-        let read = file.by_ref().take(limit + 1).read_to_end(&mut bytes);
-        read.map_err(|source| PthError::Entry { entry: full.clone(), source })?;
-        let len = bytes.len() as u64;
-        self.budget = self.budget.checked_sub(len).filter(|_| len <= limit).ok_or_else(|| too_large(len))?;
-        Ok(Some(bytes))
-    }
 }
 
 /// The tensors of the state dictionary by name, in order.
@@ -261,8 +208,7 @@ pub(super) fn state_dict<'p>(pickle: &'p Pickle<'_>) -> Result<Vec<(String, &'p 
             _ => None,
         };
         let Some(tensor) = tensor else {
-            let key = key.chars().take(80).flat_map(char::escape_default).collect();
-            return Err(PthError::NotATensor { key, kind: value.kind() });
+            return Err(PthError::NotATensor { key: shown(key), kind: value.kind() });
         };
         // As in Python, a key that is set again keeps its place and takes the new value.
         match places.get(key) {

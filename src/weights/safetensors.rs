@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ::safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Serialize;
 
-use super::{DType, NamedTensor, TensorData, WeightsFile};
+use super::{DType, NamedTensor, TensorData, WeightsFile, decoded_limit, shown};
 
 /// A safetensors file that cannot be read, or tensors that cannot be written as one.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,14 @@ pub enum SafetensorsError {
         name: String,
         /// Its type in the file.
         dtype: Dtype,
+    },
+    /// Small integers, which take eight times their bytes here.
+    #[error("its tensors would take {bytes} bytes, the limit for this file is {limit}; convert integers to F32")]
+    TooLarge {
+        /// What they would take.
+        bytes: u64,
+        /// What is allowed.
+        limit: u64,
     },
     /// To be written: the number of elements is not the product of the shape.
     #[error("tensor `{name}` has {len} elements, but its shape {shape:?} needs another number; fix the shape")]
@@ -71,9 +79,10 @@ pub fn from_bytes(bytes: &[u8]) -> Result<WeightsFile, SafetensorsError> {
     order.sort_unstable(); // tensors without elements share an offset: the name decides, not the hash map
     let mut tensors = Vec::with_capacity(order.len());
     let mut dtypes = Vec::with_capacity(order.len());
+    let (mut taken, limit) = (0u64, decoded_limit(bytes.len() as u64));
     for ((start, end), name) in order {
         let Some(info) = infos.get(name) else { continue };
-        let unsupported = || SafetensorsError::UnsupportedType { name: name.to_owned(), dtype: info.dtype };
+        let unsupported = || SafetensorsError::UnsupportedType { name: shown(name), dtype: info.dtype };
         let dtype = match info.dtype {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
@@ -89,6 +98,10 @@ pub fn from_bytes(bytes: &[u8]) -> Result<WeightsFile, SafetensorsError> {
         };
         let raw = body.get(start..end).ok_or(Malformed(SafeTensorError::MetadataIncompleteBuffer))?;
         let count = raw.len() / dtype.size();
+        taken = taken.saturating_add((count * dtype.decoded_size()) as u64);
+        if taken > limit {
+            return Err(SafetensorsError::TooLarge { bytes: taken, limit });
+        }
         let data = dtype.decode(raw, false, 0..count, count).ok_or_else(unsupported)?;
         tensors.push(NamedTensor { name: name.to_owned(), shape: info.shape.clone(), data });
         dtypes.push(dtype);
