@@ -39,7 +39,9 @@ pub enum ExecError {
         limit: u64,
     },
     /// The whole program needs more memory than the device gives.
-    #[error("out of device memory: {0}; use a smaller batch or image size, --recompute to hold fewer activations, or --device cpu")]
+    #[error(
+        "out of device memory: {0}; use a smaller batch or image size, --recompute to hold fewer activations, or --device cpu"
+    )]
     OutOfMemory(String),
     /// The adapter, the driver or a shader failed.
     #[error("the GPU failed: {0}")]

@@ -1,5 +1,6 @@
 //! Training: the recorded step, the loop around it, weights to begin with, checkpoints, run folders, previews of augmentation, and the depth study.
 
+pub mod batch;
 pub mod checkpoint;
 pub mod compare;
 pub mod config;
