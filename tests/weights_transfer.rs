@@ -167,7 +167,8 @@ fn weights_that_do_not_do_are_refused_before_anything_is_written() {
     lab.succeeds(&training(&[("--model", "conv5-flatten-dense2"), ("--out", "other")]));
     fs::create_dir(lab.path("empty")).unwrap();
     lab.write("broken.pth", b"PK\x03\x04");
-    let cases: [(&[(&'static str, &'static str)], &[&str]); 9] = [
+    type Case<'a> = (&'a [(&'static str, &'static str)], &'a [&'a str]);
+    let cases: [Case<'_>; 9] = [
         (&[("--init", "nothing.pth")], &["nothing.pth", "no such file", "resnet34"]),
         (&[("--init", "empty")], &["empty", "best.safetensors is missing"]),
         (&[("--init", "broken.pth")], &["broken.pth", "zip"]),

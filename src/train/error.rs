@@ -30,7 +30,7 @@ pub enum TrainError {
         path: PathBuf,
         /// What does not fit.
         #[source]
-        source: crate::weights::AdoptError,
+        source: Box<crate::weights::AdoptError>,
     },
     /// Weights that are not there.
     #[error("{name}: {problem}")]

@@ -96,7 +96,7 @@ impl Network {
     pub fn of_weights(setup: &Setup, path: &Path) -> Result<Self, TrainError> {
         let file = weights::load(path)?;
         let wanted = setup.network()?.params().iter().map(|p| (p.name.clone(), p.shape.to_vec())).collect::<Vec<_>>();
-        let wrong = |source| TrainError::Adopt { path: path.to_owned(), source };
+        let wrong = |e| TrainError::Adopt { path: path.to_owned(), source: Box::new(e) };
         Self::new(setup, adopt::prepare(file, &wanted, &setup.renames, setup.grey).map_err(wrong)?)
     }
 

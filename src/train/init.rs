@@ -55,7 +55,7 @@ pub fn find(text: &str) -> Result<PathBuf, TrainError> {
 pub fn put(config: &TrainConfig, model: &Model, store: &mut ParamStore) -> Result<Vec<String>, TrainError> {
     let Some(init) = &config.init else { return Ok(Vec::new()) };
     let path = find(init)?;
-    let wrong = |source: adopt::AdoptError| TrainError::Adopt { path: path.clone(), source };
+    let wrong = |e: adopt::AdoptError| TrainError::Adopt { path: path.clone(), source: Box::new(e) };
     let wanted: Vec<(String, Vec<usize>)> =
         store.params().iter().map(|p| (p.name.clone(), p.view.spec.shape.to_vec())).collect();
     let file = adopt::prepare(weights::load(&path)?, &wanted, &config.renames()?, config.grey).map_err(wrong)?;
