@@ -167,7 +167,7 @@ fn text_of(content: &Content) -> String {
         text.push_str(&format!("{}: {}{dots}\n", one_line(key), one_line(&cut)));
     }
     if content.not_finite > 0 {
-        text.push_str(&format!("{} elements are NaN or infinite\n", grouped(content.not_finite as u64)));
+        text.push_str(&format!("NaN or infinite: {}\n", grouped(content.not_finite as u64)));
     }
     text
 }
