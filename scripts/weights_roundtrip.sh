@@ -4,11 +4,10 @@
 #   scripts/weights_roundtrip.sh [BINARY]
 #
 # BINARY is target/release/radiograd where none is named. Makes a Python environment of its own and installs torch, torchvision,
-# safetensors and numpy from PyPI there (some 200 MB where the CPU build is found), then runs weights_roundtrip.py: networks trained here are
-# loaded strictly there, and give the same logits; weights saved there are read here, with the same logits, from .safetensors, from .pth, and
+# safetensors, numpy and pillow from PyPI there, then runs weights_roundtrip.py: networks trained here are loaded strictly there, and give the same logits; weights saved there are read here, with the same logits, from .safetensors, from .pth, and
 # from the .pth of before PyTorch 1.6. Needs python3 with venv, and PyPI.
 #
-#   RADIOGRAD_TORCH_PYTHON  a python that has all four already
+#   RADIOGRAD_TORCH_PYTHON  a python that has all five already
 #   RADIOGRAD_DEVICE        cpu where none is named; gpu runs the shaders
 set -euo pipefail
 
@@ -22,9 +21,7 @@ python=${RADIOGRAD_TORCH_PYTHON:-}
 if [ -z "$python" ]; then
     python3 -m venv "$work/venv"
     python=$work/venv/bin/python
-    pip=("$python" -m pip install --quiet --disable-pip-version-check)
-    "${pip[@]}" torch torchvision --index-url https://download.pytorch.org/whl/cpu || "${pip[@]}" torch torchvision
-    "${pip[@]}" safetensors numpy
+    "$python" -m pip install --quiet --disable-pip-version-check torch torchvision safetensors numpy pillow
 fi
 export NODEVICE_SELECT=1
 "$python" "$here/scripts/weights_roundtrip.py" "$binary" "$work" "${RADIOGRAD_DEVICE:-cpu}"
