@@ -165,6 +165,12 @@ fn views_and_networks_are_averaged() {
     fails(at, &two, &["other val images", "none of the runs was fitted to"]);
     let same = json(at, &["eval", "--run", "a", "--run", "b", "--youden", "--tta", "hflip"]);
     assert_eq!((&same["members"], &same["tta"]), (&2.into(), &"hflip".into()));
+    // Another seed on the same split: what was held out is found again, whether it was kept or must be asked for.
+    let args = ["train", "--data", "set", "--size", "16", "--epochs", "1", "--model", SMALL, "--seed", "1", "--out", "d"];
+    succeeds(at, &[&args[..], &["--set", "split_seed=0"]].concat());
+    for views in ["none", "hflip"] {
+        json(at, &["eval", "--run", "a", "--run", "d", "--youden", "--tta", views]);
+    }
     fails(at, &["eval", "--run", "a", "--tta", "hflip", "--logits", "l.csv"], &["--logits", "--predictions"]);
 }
 

@@ -272,7 +272,7 @@ impl Shelf<'_> {
             data: config.data.clone(),
             size: config.size,
             channels: config.channels,
-            seed: config.seed,
+            seed: config.split_seed.unwrap_or(config.seed),
             val_fraction: config.val_fraction,
             strict: config.strict,
             fold: config.fold,
