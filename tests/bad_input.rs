@@ -319,8 +319,8 @@ fn weights_and_images_that_do_not_fit() {
     weights(MODEL, best, &["--size", "16", "--mean", "nan"], &["mean", "finite"]);
     weights(MODEL, best, &["--size", "16", "--mean", "0.1,0.2"], &["mean", "2 values for 1 channels"]);
     weights(MODEL, "notes.txt", &[], &["notes.txt", "neither a safetensors file nor"]);
-    weights(MODEL, "missing.pth", &[], &["missing.pth", "check the path"]);
-    weights(MODEL, "ok", &[], &["ok", "not a regular file"]);
+    weights(MODEL, "missing.pth", &[], &["missing.pth", "no such file"]);
+    weights(MODEL, "ok", &[], &["ok", "best.safetensors is missing"]);
 
     let eval = |rest: &[&str], words: &[&str]| {
         let mut args = vec!["eval", "--quiet", "--device", "cpu", "--run", "run"];

@@ -265,14 +265,11 @@ fn the_command_writes_runs_and_weights() {
     let (_, other) = read(&lab, "other.onnx");
     assert_eq!(other.node.len(), graph.node.len() + 2);
     assert_eq!(other.initializer[2..], graph.initializer);
-    // Names of another network of the same shapes become the network's own.
-    let named = "stem=conv4-norm=bn-relu-pool-flatten-fc=dense2";
-    let weights =
-        ["export", "--weights", "net.safetensors", "--model", named, "--size", "16", "--out", "b.safetensors"];
-    lab.succeeds(&weights);
+    // Weights without a run folder become a file that PyTorch's state_dict would have, counters included.
+    lab.succeeds(&[&["export", "--weights", "net.safetensors", "--out", "b.safetensors"][..], &model].concat());
     let file = radiograd::weights::load(lab.path("b.safetensors")).expect("weights");
     let names: Vec<&str> = file.tensors.iter().map(|t| t.name.as_str()).collect();
-    assert!(names.contains(&"stem.weight") && names.contains(&"norm.num_batches_tracked"), "{names:?}");
+    assert!(names.contains(&"conv1.weight") && names.contains(&"bn1.num_batches_tracked"), "{names:?}");
     assert_eq!(names.len(), 9, "{names:?}");
 }
 
