@@ -166,7 +166,8 @@ fn views_and_networks_are_averaged() {
     let same = json(at, &["eval", "--run", "a", "--run", "b", "--youden", "--tta", "hflip"]);
     assert_eq!((&same["members"], &same["tta"]), (&2.into(), &"hflip".into()));
     // Another seed on the same split: what was held out is found again, whether it was kept or must be asked for.
-    let args = ["train", "--data", "set", "--size", "16", "--epochs", "1", "--model", SMALL, "--seed", "1", "--out", "d"];
+    let args =
+        ["train", "--data", "set", "--size", "16", "--epochs", "1", "--model", SMALL, "--seed", "1", "--out", "d"];
     succeeds(at, &[&args[..], &["--set", "split_seed=0"]].concat());
     for views in ["none", "hflip"] {
         json(at, &["eval", "--run", "a", "--run", "d", "--youden", "--tta", views]);
