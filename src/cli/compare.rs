@@ -41,8 +41,7 @@ pub fn run(args: &CompareArgs, cx: &Context) -> Result<(), Failure> {
     if !comparison.pairs.is_empty() {
         parts.push(pair_table(&comparison).to_text());
     }
-    let groups = comparison.group_pairs.iter().flat_map(|g| &g.sentences);
-    parts.extend(groups.chain(comparison.pairs.iter().flat_map(|p| &p.sentences)).cloned());
+    parts.extend(comparison.findings());
     parts.extend(comparison.notes.iter().map(|n| format!("note: {n}")));
     if let Some(path) = &args.out {
         compare_report(&comparison).write(path).map_err(crate::train::TrainError::from)?;

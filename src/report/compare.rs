@@ -176,8 +176,8 @@ pub fn compare_report(c: &Comparison) -> Report {
     let mut report =
         Report::new("Comparison of runs", format!("{} runs on the same {} {} images", c.runs.len(), c.images, c.split));
     let mut verdicts = Section::new("Who beats whom");
-    for sentence in c.group_pairs.iter().flat_map(|g| &g.sentences).chain(c.pairs.iter().flat_map(|p| &p.sentences)) {
-        verdicts.paragraph(sentence.clone());
+    for sentence in c.findings() {
+        verdicts.paragraph(sentence);
     }
     if verdicts.blocks.is_empty() {
         verdicts.paragraph("One run alone beats nobody.");

@@ -152,6 +152,32 @@ pub struct Comparison {
     pub notes: Vec<String>,
 }
 
+/// What every sentence about two equals says.
+const NOT_TOLD: &str = "cannot be told apart";
+/// So many sentences are read; of more, those about two equals are counted.
+const READABLE: usize = 12;
+
+impl Comparison {
+    /// The verdicts to show: all of them where they are few, else those that tell two apart, and how many do not.
+    #[must_use]
+    pub fn findings(&self) -> Vec<String> {
+        let groups = self.group_pairs.iter().flat_map(|g| &g.sentences);
+        let all: Vec<&String> = groups.chain(self.pairs.iter().flat_map(|p| &p.sentences)).collect();
+        if all.len() <= READABLE {
+            return all.into_iter().cloned().collect();
+        }
+        let told: Vec<String> = all.iter().filter(|s| !s.contains(NOT_TOLD)).map(|s| (*s).clone()).collect();
+        let rest = match all.len() - told.len() {
+            0 => None,
+            1 => Some(format!("The two of one more comparison {NOT_TOLD}; `compare --json` has all of them in words.")),
+            n => {
+                Some(format!("The two of {n} more comparisons {NOT_TOLD}; `compare --json` has all of them in words."))
+            }
+        };
+        told.into_iter().chain(rest).collect()
+    }
+}
+
 impl Pair {
     /// The verdicts as sentences; `pairs` is how many Holm's correction was for.
     #[must_use]
@@ -198,7 +224,7 @@ impl About<'_> {
         let (winner, loser) = if turned { (&pair.second, &pair.first) } else { (&pair.first, &pair.second) };
         if d.verdict == Verdict::NotToldApart {
             let (images, split) = (self.images, self.split);
-            format!("{winner} and {loser} cannot be told apart by {score} on these {images} {split} images: {figures}.")
+            format!("{winner} and {loser} {NOT_TOLD} by {score} on these {images} {split} images: {figures}.")
         } else {
             format!("{winner} has the better {score}, {loser} the worse: {figures}.")
         }
@@ -216,7 +242,7 @@ impl GroupPair {
             let words = if p < LEVEL && !d.interval.contains(0.0) {
                 format!("over its runs {a} has the better mean {name} than {b}")
             } else {
-                format!("the runs of {a} and {b} cannot be told apart by mean {name}")
+                format!("the runs of {a} and {b} {NOT_TOLD} by mean {name}")
             };
             let holm = if pairs > 1 { format!(", Holm over {pairs} pairs") } else { String::new() };
             let (low, high) =

@@ -492,6 +492,13 @@ mod tests {
             "{words:?}"
         );
         assert!(c.group_pairs[2].sentences[0].contains("cannot be told apart"), "{:?}", c.group_pairs[2].sentences);
+        // Three pairs are read in full; of many, those that say something.
+        assert_eq!(c.findings().len(), 6);
+        let pairs = [0, 2, 2, 2, 2, 2, 2].map(|k| c.group_pairs[k].clone()).to_vec();
+        let told = pairs[0].sentences.iter().filter(|s| s.contains("better")).count();
+        let found = Comparison { group_pairs: pairs, ..c }.findings();
+        assert_eq!(found.len(), told + 1, "{found:?}");
+        assert!(found[told].contains(&format!("of {} more comparisons", 14 - told)), "{found:?}");
     }
 
     #[test]
