@@ -106,10 +106,10 @@ pub struct Group {
 /// # Errors
 /// [`TrainError::Setting`] where they do not add up to the run's.
 pub fn epochs(stages: &[Stage], total: u32) -> Result<Vec<RangeInclusive<u32>>, TrainError> {
-    let mut first = 1_u32;
+    let mut done = 0_u32;
     let mut ranges = Vec::with_capacity(stages.len());
     for (i, stage) in stages.iter().enumerate() {
-        let rest = (total + 1).saturating_sub(first);
+        let rest = total - done;
         let own = match stage.epochs {
             Some(own) => own,
             None if i + 1 == stages.len() => rest,
@@ -119,8 +119,8 @@ pub fn epochs(stages: &[Stage], total: u32) -> Result<Vec<RangeInclusive<u32>>, 
             let problem = format!("stage {} has {own} of the {total} epochs, {rest} are left: raise epochs", i + 1);
             return Err(TrainError::setting("stages", problem));
         }
-        ranges.push(first..=first + own - 1);
-        first += own;
+        ranges.push(done + 1..=done + own);
+        done += own;
     }
     match ranges.last() {
         Some(last) if *last.end() != total => {
@@ -342,6 +342,11 @@ mod tests {
         let (params, plans) = planned("epochs = 1\n[[stages]]\nfreeze = [\"conv*\", \"bn*\"]").unwrap();
         let frozen = params.iter().find(|p| p.name == "conv1.weight").unwrap();
         assert!(frozen.view.offset >= trained_len(&plans));
+    }
+
+    #[test]
+    fn the_longest_run_has_all_its_epochs() {
+        assert_eq!(epochs(&[Stage::default()], u32::MAX).unwrap(), [1..=u32::MAX]);
     }
 
     #[test]
