@@ -16,7 +16,7 @@ use crate::optim::SchedulerState;
 use crate::report::data::EpochRow;
 use crate::store::{Param, ParamStore, Role};
 use crate::tensor::{Data, Tensor};
-use crate::weights::{self, NamedTensor, TensorData, matching::match_tensors};
+use crate::weights::{self, NamedTensor, Pair, TensorData, matching::match_tensors};
 
 /// Name of the checkpoint to go on from.
 pub const LAST: &str = "last.safetensors";
@@ -221,14 +221,19 @@ pub fn put_weights(
     let wanted: Vec<(String, Vec<usize>)> =
         store.params().iter().map(|p| (p.name.clone(), p.view.spec.shape.to_vec())).collect();
     let matching = match_tensors(&wanted, file)?.complete(&wanted, file)?;
-    for pair in &matching.pairs {
-        let index = wanted.iter().position(|w| w.0 == pair.model);
+    put_pairs(&matching.pairs, file, store);
+    Ok(matching)
+}
+
+/// Copies tensors of a file into the parameters that they were matched to.
+pub fn put_pairs(pairs: &[Pair], file: &weights::WeightsFile, store: &mut ParamStore) {
+    for pair in pairs {
+        let index = store.params().iter().position(|p| p.name == pair.model);
         let value = file.get(&pair.file).and_then(|t| t.data.as_f32());
         if let (Some(index), Some(value)) = (index, value) {
             store.set_value(index, value);
         }
     }
-    Ok(matching)
 }
 
 /// Sends the store's parameters and running statistics to the executor.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::TrainError;
-use super::checkpoint::BEST;
+use super::checkpoint::{BEST, put_pairs};
 use super::config::TrainConfig;
 use crate::data::CachePolicy;
 use crate::nn::Model;
@@ -60,13 +60,7 @@ pub fn put(config: &TrainConfig, model: &Model, store: &mut ParamStore) -> Resul
         store.params().iter().map(|p| (p.name.clone(), p.view.spec.shape.to_vec())).collect();
     let file = adopt::prepare(weights::load(&path)?, &wanted, &config.renames()?, config.grey).map_err(wrong)?;
     let (adopted, file) = adopt::adopt(&wanted, &head(model), file).map_err(|e| wrong(e.into()))?;
-    for pair in &adopted.matching.pairs {
-        let index = wanted.iter().position(|w| w.0 == pair.model);
-        let value = file.get(&pair.file).and_then(|t| t.data.as_f32());
-        if let (Some(index), Some(value)) = (index, value) {
-            store.set_value(index, value);
-        }
-    }
+    put_pairs(&adopted.matching.pairs, &file, store);
     Ok(notes(&path, &adopted))
 }
 
