@@ -87,6 +87,40 @@ fn a_kaggle_folder_is_read_and_split_by_patient() {
 }
 
 #[test]
+fn patients_of_another_set_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+    fill(&ours, "train", 20);
+    fill(&ours, "test", 3);
+    fill(&theirs, "test", 5);
+    let load_without = |folders: &[&Path]| {
+        let exclude_patients = folders.iter().map(|f| f.to_path_buf()).collect();
+        load(&folder(&ours), &LoadOptions { exclude_patients, ..options(8, Splits::STUDY) })
+    };
+    // The whole set, one split, and both classes each by itself.
+    let (normal, pneumonia) = (theirs.join("test/NORMAL"), theirs.join("test/PNEUMONIA"));
+    let sets: [&[&Path]; 3] = [&[&theirs], &[&theirs.join("test")], &[&normal, &pneumonia]];
+    for folders in sets {
+        let data = load_without(folders).unwrap();
+        let images: Vec<_> = [&data.train, &data.val].into_iter().flatten().collect();
+        assert_eq!(images.iter().map(|i| i.len()).sum::<usize>(), 60);
+        let gone = ["IM-0000", "IM-0004", "person0", "person4"];
+        assert!(images.iter().all(|i| i.patients.iter().all(|p| !gone.contains(&p.as_str()))));
+        assert_eq!(data.test.as_ref().unwrap().len(), 12, "the test images stay");
+        let note = "exclude_patients: 20 of the 80 training images are left out, of 10 patients";
+        assert!(data.notes.iter().any(|n| n == note), "{:?}", data.notes);
+    }
+    let text = |e: DataError| e.to_string();
+    assert!(text(load_without(&[&ours]).unwrap_err()).contains("no images found"));
+    let nameless = dir.path().join("nameless");
+    picture(&nameless.join("A/1.png"), 1, ImageFormat::Png);
+    assert!(text(load_without(&[&nameless]).unwrap_err()).contains("names its patient"));
+    assert!(text(load_without(&[&dir.path().join("absent")]).unwrap_err()).contains("absent"));
+    let phantom = LoadOptions { exclude_patients: vec![theirs.clone()], ..options(8, Splits::FIT) };
+    assert!(error(&Source::Phantom, &phantom).contains("do not name their patients"));
+}
+
+#[test]
 fn only_the_needed_splits_are_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), "test", 2);

@@ -274,6 +274,7 @@ impl Shelf<'_> {
             channels: config.channels,
             seed: config.split_seed.unwrap_or(config.seed),
             val_fraction: config.val_fraction,
+            exclude_patients: config.exclude_patients.clone(),
             strict: config.strict,
             fold: config.fold,
             ..TrainConfig::default()

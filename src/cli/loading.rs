@@ -66,6 +66,7 @@ pub fn options(config: &TrainConfig, splits: Splits, cx: &Context) -> LoadOption
         channels: config.channels,
         splits,
         val_fraction: config.val_fraction,
+        exclude_patients: config.exclude_patients.iter().map(PathBuf::from).collect(),
         fold: config.fold,
         seed: config.split_seed.unwrap_or(config.seed),
         strict: config.strict,

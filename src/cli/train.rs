@@ -85,6 +85,9 @@ pub struct TrainArgs {
     /// Share of the training images held out for validation, by patient
     #[arg(long, allow_negative_numbers = true)]
     pub val_fraction: Option<f64>,
+    /// Leave patients of this folder of images (a set, a split or a class) out of training and validation; again for further folders
+    #[arg(long, value_name = "DIR")]
+    pub exclude_patients: Vec<String>,
     /// Stop after so many epochs without a better validation loss; 0: never
     #[arg(long)]
     pub patience: Option<u32>,
@@ -148,6 +151,7 @@ impl TrainArgs {
         put(&mut sets, "optimizer", &self.optimizer)?;
         put(&mut sets, "label_smoothing", &self.label_smoothing)?;
         put(&mut sets, "val_fraction", &self.val_fraction)?;
+        put(&mut sets, "exclude_patients", &(!self.exclude_patients.is_empty()).then_some(&self.exclude_patients))?;
         put(&mut sets, "patience", &self.patience)?;
         put(&mut sets, "seed", &seed)?;
         put(&mut sets, "strict", &self.strict.then_some(true))?;

@@ -1,5 +1,6 @@
 //! Image folders: `{train,val,test}/CLASS/*`, or `CLASS/*` alone, all of which is `train`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -166,11 +167,15 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
         notes: Vec::new(),
         content_hash: String::new(),
     };
+    let excluded = patients_of(&o.exclude_patients)?;
     // All lists first: a missing class folder shows before minutes of decoding.
     let mut lists: Vec<(&'static str, Listing)> = Vec::new();
     for (split, wants) in [("train", wants_train || wants_val), ("val", wants_official), ("test", wants_test)] {
         if wants {
-            let list = layout.list(split)?;
+            let mut list = layout.list(split)?;
+            if split == "train" && !excluded.is_empty() {
+                data.notes.push(list.exclude(&excluded));
+            }
             check_list(&layout.root, split, &list)?;
             lists.push((split, list));
         }
@@ -205,6 +210,50 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
         }
     }
     Ok(data)
+}
+
+impl Listing {
+    /// Leaves out the images of some patients, and says how many those were.
+    fn exclude(&mut self, patients: &BTreeSet<String>) -> String {
+        let (all, mut gone) = (self.entries.len(), BTreeSet::new());
+        self.entries.retain(|entry| match patients.get(&entry.patient) {
+            Some(patient) => {
+                gone.insert(patient);
+                false
+            }
+            None => true,
+        });
+        let (images, people) = (all - self.entries.len(), gone.len());
+        format!("exclude_patients: {images} of the {all} training images are left out, of {people} patients")
+    }
+}
+
+/// The patients that the names of files tell of in some folders: sets, splits or classes.
+fn patients_of(roots: &[PathBuf]) -> Result<BTreeSet<String>, DataError> {
+    fn collect(folder: &Path, depth: usize, into: &mut BTreeSet<String>) -> Result<(), DataError> {
+        for (name, path) in names(folder)? {
+            if !path.is_dir() {
+                into.extend(patient_of(&name).map(str::to_owned));
+            } else if depth > 0 {
+                collect(&path, depth - 1, into)?;
+            }
+        }
+        Ok(())
+    }
+    let mut all = BTreeSet::new();
+    for root in roots {
+        let mut here = BTreeSet::new();
+        // A folder around the set, the split, the class.
+        collect(root, 3, &mut here)?;
+        if here.is_empty() {
+            return Err(DataError::Options(format!(
+                "exclude_patients: no file in {} names its patient (person1_virus_2.jpeg, IM-0001-0001.jpeg); give another folder",
+                shown(root)
+            )));
+        }
+        all.append(&mut here);
+    }
+    Ok(all)
 }
 
 /// What the list alone tells: a single class, an empty class.

@@ -179,6 +179,8 @@ pub struct LoadOptions {
     pub splits: Splits,
     /// Share of each class's training images that is held out for validation, by patient; 0 holds out none.
     pub val_fraction: f64,
+    /// Image folders whose patients are left out of train and validation; test images stay as they are.
+    pub exclude_patients: Vec<PathBuf>,
     /// Measure one fold of the training images instead of the source's own test images; see [`fold`].
     pub fold: Option<Fold>,
     /// Decides which patients are held out, and what the phantom set looks like.
@@ -200,6 +202,7 @@ impl fmt::Debug for LoadOptions {
             .field("channels", &self.channels)
             .field("splits", &self.splits)
             .field("val_fraction", &self.val_fraction)
+            .field("exclude_patients", &self.exclude_patients)
             .field("fold", &self.fold)
             .field("seed", &self.seed)
             .field("strict", &self.strict)
@@ -216,6 +219,7 @@ impl Default for LoadOptions {
             channels: 1,
             splits: Splits::FIT,
             val_fraction: 0.15,
+            exclude_patients: Vec::new(),
             fold: None,
             seed: 0,
             strict: false,
@@ -350,6 +354,11 @@ pub fn load(source: &Source, options: &LoadOptions) -> Result<Dataset, DataError
 }
 
 fn read(source: &Source, options: &LoadOptions) -> Result<Dataset, DataError> {
+    if !options.exclude_patients.is_empty() && !matches!(source, Source::Folder(_)) {
+        let path = shown(source.path());
+        let problem = format!("exclude_patients: the images of {path} do not name their patients; leave it out");
+        return Err(DataError::Options(problem));
+    }
     match source {
         Source::Folder(path) => folder::load(path, options),
         Source::Npz(path) => npz::load(path, options),

@@ -57,6 +57,10 @@ pub struct TrainConfig {
     pub split_seed: Option<u32>,
     /// Share of the training images that is held out, by patient.
     pub val_fraction: f64,
+    /// Image folders whose patients are left out of training and validation: the test images of another set, or what the weights of
+    /// `init` were trained on. Each is a set, one split of it or one class. The test images stay as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_patients: Vec<String>,
     /// Epochs without a better validation loss after which the run ends; 0: never.
     pub patience: u32,
     /// Share of the label spread over all classes.
@@ -114,6 +118,7 @@ impl Default for TrainConfig {
             seed: 0,
             split_seed: None,
             val_fraction: 0.15,
+            exclude_patients: Vec::new(),
             patience: 0,
             label_smoothing: 0.0,
             clip_grad_norm: None,

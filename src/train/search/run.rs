@@ -62,10 +62,11 @@ pub enum Told<'a> {
 }
 
 /// What makes two configs see the same images.
-type DataKey = (usize, usize, u64, u32, bool);
+type DataKey = (usize, usize, u64, u32, bool, Vec<String>);
 
 fn data_key(c: &TrainConfig) -> DataKey {
-    (c.size, c.channels, c.val_fraction.to_bits(), c.split_seed.unwrap_or(c.seed), c.strict)
+    let excluded = c.exclude_patients.clone();
+    (c.size, c.channels, c.val_fraction.to_bits(), c.split_seed.unwrap_or(c.seed), c.strict, excluded)
 }
 
 /// Images in memory, each set loaded once and dropped when the trials have gone on to the next.
