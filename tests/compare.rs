@@ -111,7 +111,7 @@ fn folders_of_runs_are_groups() {
         for run in runs {
             let to = at.join(group).join(run);
             std::fs::create_dir_all(&to).unwrap();
-            for file in [PREDICTIONS, "config.toml"] {
+            for file in [PREDICTIONS, "config.toml", "result.json"] {
                 std::fs::copy(at.join(run).join(file), to.join(file)).unwrap();
             }
         }
@@ -121,6 +121,36 @@ fn folders_of_runs_are_groups() {
     assert_eq!(c["groups"][0]["accuracy"]["count"], 2);
     assert_eq!(c["runs"][1]["name"], "one/c");
     assert!(c["pairs"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn errors_curves_and_remarks_stand_beside_the_scores() {
+    let at = LAB.path();
+    let remark = "Published: 12 false negatives <with> pretrained weights.";
+    let args = ["compare", "a", "b", "--note", remark, "--out", "page.html"];
+    let c = json(at, &args);
+    assert_eq!(c["remarks"][0], remark);
+    let test = Predictions::read(&at.join("a").join(PREDICTIONS)).unwrap();
+    let set = test.split("test").unwrap();
+    let decided: Vec<bool> = set.column(1, 2).iter().map(|p| *p >= 0.5).collect();
+    for (class, row) in c["runs"][0]["confusion"].as_array().unwrap().iter().enumerate() {
+        for (decision, n) in row.as_array().unwrap().iter().enumerate() {
+            let same = |(l, d): (&u32, &bool)| *l as usize == class && usize::from(*d) == decision;
+            assert_eq!(n.as_u64().unwrap() as usize, set.labels.iter().zip(&decided).filter(|p| same(*p)).count());
+        }
+    }
+    assert!(c["runs"][0]["training"]["parameters"].as_u64().unwrap() > 0);
+    let text = succeeds(at, &args);
+    assert!(text.contains("(false negatives)") && text.contains(remark), "{text}");
+    let page = std::fs::read_to_string(at.join("page.html")).unwrap();
+    assert!(
+        page.contains("&lt;with&gt;") && page.contains("Loss by epoch") && page.contains("What they take for what")
+    );
+    // A folder whose result is gone or of another version is compared without it.
+    std::fs::create_dir_all(at.join("bare")).unwrap();
+    std::fs::copy(at.join("a").join(PREDICTIONS), at.join("bare").join(PREDICTIONS)).unwrap();
+    std::fs::write(at.join("bare/result.json"), "{}").unwrap();
+    assert!(json(at, &["compare", "bare"])["runs"][0]["training"].is_null());
 }
 
 #[test]

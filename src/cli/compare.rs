@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Context, Failure, loading};
-use crate::report::{compare_report, group_table, pair_table, run_table};
+use crate::report::{compare_report, error_table, group_table, pair_table, run_table};
 use crate::train::compare::{Named, compare};
 
 /// Says which of several runs is better on the same images, and how sure that is.
@@ -22,7 +22,10 @@ pub struct CompareArgs {
     /// Compare every pair, also of many runs; otherwise five and more are each compared with the best on validation
     #[arg(long)]
     pub all_pairs: bool,
-    /// Write a page with forest plots
+    /// A sentence for the page and the text: a published figure, what the images are; again for further ones
+    #[arg(long, value_name = "TEXT")]
+    pub note: Vec<String>,
+    /// Write a page with forest plots, curves by epoch and confusion matrices
     #[arg(long, value_name = "PAGE.html")]
     pub out: Option<PathBuf>,
 }
@@ -35,14 +38,16 @@ pub fn run(args: &CompareArgs, cx: &Context) -> Result<(), Failure> {
     let split = if args.split == "validation" { "val" } else { &args.split };
     crate::data::Splits::only(split)?;
     let named = args.runs.iter().map(|folder| Named::open(folder)).collect::<Result<Vec<_>, _>>()?;
-    let comparison = compare(named, split, args.all_pairs, cx.seed.unwrap_or(0))?;
-    let mut parts = vec![run_table(&comparison).to_text()];
+    let mut comparison = compare(named, split, args.all_pairs, cx.seed.unwrap_or(0))?;
+    comparison.remarks.clone_from(&args.note);
+    let mut parts = vec![run_table(&comparison).to_text(), error_table(&comparison).to_text()];
     parts.extend(group_table(&comparison).map(|t| t.to_text()));
     if !comparison.pairs.is_empty() {
         parts.push(pair_table(&comparison).to_text());
     }
     parts.extend(comparison.findings());
     parts.extend(comparison.notes.iter().map(|n| format!("note: {n}")));
+    parts.extend(comparison.remarks.iter().map(|n| crate::data::one_line(n)));
     if let Some(path) = &args.out {
         compare_report(&comparison).write(path).map_err(crate::train::TrainError::from)?;
         parts.push(format!("page: {}", path.display()));

@@ -1,10 +1,12 @@
 //! The page of a comparison: the runs, who beats whom, and how sure that is.
 
-use super::comparison::{Comparison, Difference, Pair, RunRow, Verdict};
+use super::comparison::{Comparison, Difference, Pair, RunRow, Training, Verdict};
 use super::data::{DataInfo, SplitCounts};
 use super::dataset::{balance_figure, class_table};
 use super::html::{Block, Figure, Report, Section};
-use super::parts::{NONE, Ranked, fixed, optional, ranking_figures};
+use super::parts::{
+    Course, NONE, Ranked, confusion_figure, curve_figures, fixed, optional, ranking_figures, seconds, thousands,
+};
 use super::plot::{Axis, Forest, ForestRow, Range};
 use super::table::{Cell, Table};
 use crate::stats::{Interval, MeanDifference, Score};
@@ -39,6 +41,34 @@ pub fn run_table(c: &Comparison) -> Table {
         ];
         let last = Cell::from(optional(run.validation_loss));
         table.push(first.into_iter().chain(shown.iter().map(score)).chain([last]));
+    }
+    table
+}
+
+/// What each run takes for something else, class by class, beside its size and time.
+#[must_use]
+pub fn error_table(c: &Comparison) -> Table {
+    let binary = c.classes.len() == 2;
+    let missed = c.classes.iter().enumerate().map(|(k, class)| match (binary, k) {
+        (true, 0) => format!(">{class} missed (false positives)"),
+        (true, _) => format!(">{class} missed (false negatives)"),
+        _ => format!(">{class} missed"),
+    });
+    let headers = ["Run".to_owned(), ">Parameters".to_owned(), ">Epochs".to_owned(), ">Training, s".to_owned()];
+    let mut table = Table::new(format!("Errors on the {} images", c.split), headers.into_iter().chain(missed));
+    for run in &c.runs {
+        let of = |text: fn(&Training) -> String| run.training.as_ref().map_or_else(|| NONE.to_owned(), text);
+        let first = [
+            run.name.clone(),
+            of(|t| thousands(t.parameters)),
+            of(|t| t.epochs.len().to_string()),
+            of(|t| seconds(t.seconds)),
+        ];
+        let missed = run.confusion.rows().iter().enumerate().map(|(k, row)| {
+            let all: u64 = row.iter().sum();
+            format!("{} of {all}", all - row.get(k).copied().unwrap_or(0))
+        });
+        table.push(first.into_iter().chain(missed));
     }
     table
 }
@@ -188,6 +218,11 @@ pub fn compare_report(c: &Comparison) -> Report {
          these images leave open.",
     );
     report.sections.push(verdicts);
+    if !c.remarks.is_empty() {
+        let mut remarks = Section::new("Beside these figures");
+        c.remarks.iter().for_each(|remark| remarks.paragraph(remark.clone()));
+        report.sections.push(remarks);
+    }
 
     let mut runs = Section::new("The runs");
     runs.push(Block::Table(run_table(c)));
@@ -200,10 +235,13 @@ pub fn compare_report(c: &Comparison) -> Report {
             runs.push(Block::Table(table));
         }
     }
+    runs.push(Block::Table(error_table(c)));
     for note in &c.notes {
         runs.paragraph(format!("{note}."));
     }
     report.sections.push(runs);
+    report.sections.extend(courses(c));
+    report.sections.extend(confusions(c));
     report.sections.extend(curves(c));
 
     if !c.pairs.is_empty() {
@@ -223,6 +261,50 @@ pub fn compare_report(c: &Comparison) -> Report {
     report
 }
 
+/// How the runs learned; `None` where no folder tells.
+fn courses(c: &Comparison) -> Option<Section> {
+    let of = |r: &'_ RunRow| r.training.as_ref().is_some_and(|t| !t.epochs.is_empty());
+    let all: Vec<&RunRow> = c.runs.iter().filter(|r| of(r)).collect();
+    let courses = all.iter().take(CURVES).filter_map(|r| {
+        let t = r.training.as_ref()?;
+        Some(Course { name: &r.name, epochs: &t.epochs, best_epoch: t.best_epoch })
+    });
+    let courses: Vec<Course<'_>> = courses.collect();
+    if courses.is_empty() {
+        return None;
+    }
+    let mut section = Section::new("How they learned");
+    section.push(Block::Figures(curve_figures(&courses)));
+    if all.len() > CURVES {
+        section.paragraph(format!("The first {CURVES} of {} runs.", all.len()));
+    }
+    Some(section)
+}
+
+/// The confusion matrix of each run.
+fn confusions(c: &Comparison) -> Option<Section> {
+    let figures: Vec<Figure> = c
+        .runs
+        .iter()
+        .take(MATRICES)
+        .map(|r| {
+            let name = |k: usize| c.classes.get(k).cloned().unwrap_or_else(|| k.to_string());
+            confusion_figure(&format!("{}, {}", r.name, c.split), &r.confusion, name)
+        })
+        .collect();
+    if figures.is_empty() {
+        return None;
+    }
+    let mut section = Section::new("What they take for what");
+    section.push(Block::Figures(figures));
+    if c.runs.len() > MATRICES {
+        section.paragraph(format!("The first {MATRICES} of {} runs; the table above has all.", c.runs.len()));
+    }
+    Some(section)
+}
+
+/// Confusion matrices on the page, at most.
+const MATRICES: usize = 12;
 /// Runs of one figure of curves, at most: as many as there are colours.
 const CURVES: usize = 6;
 

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::metrics::{PrPoint, RocPoint};
+use super::data::EpochRow;
+use crate::metrics::{ConfusionMatrix, PrPoint, RocPoint};
 use crate::stats::{AucDifference, Estimate, Interval, McNemar, MeanDifference, MeanStd, Score};
 
 /// The chance of a false finding that is put up with.
@@ -23,6 +24,10 @@ pub struct RunRow {
     pub scores: Vec<Estimate>,
     /// DeLong's 95 % interval of the ROC-AUC, images taken as independent.
     pub delong: Option<Interval>,
+    /// Images by true class (rows) and decision.
+    pub confusion: ConfusionMatrix,
+    /// How it was trained, where its folder tells.
+    pub training: Option<Training>,
     /// Log loss on its validation images, by which weights and runs are chosen.
     pub validation_loss: Option<f64>,
     /// The ROC curve, for the page; empty where it is undefined.
@@ -31,6 +36,19 @@ pub struct RunRow {
     /// The precision-recall curve, for the page; empty where it is undefined.
     #[serde(skip)]
     pub pr: Vec<PrPoint>,
+}
+
+/// What a run's folder tells of its training.
+#[derive(Clone, Debug, Serialize)]
+pub struct Training {
+    /// Trained parameters.
+    pub parameters: u64,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// The course of it.
+    pub epochs: Vec<EpochRow>,
+    /// The epoch whose weights were kept.
+    pub best_epoch: u32,
 }
 
 impl RunRow {
@@ -150,6 +168,8 @@ pub struct Comparison {
     pub group_pairs: Vec<GroupPair>,
     /// What a reader must know.
     pub notes: Vec<String>,
+    /// What the one who asked for it adds: published figures, what the images are.
+    pub remarks: Vec<String>,
 }
 
 /// What every sentence about two equals says.

@@ -21,7 +21,7 @@ pub mod table;
 pub mod tensorboard;
 mod trust;
 
-pub use compare::{compare_report, group_table, pair_table, run_table};
+pub use compare::{compare_report, error_table, group_table, pair_table, run_table};
 pub use folds::{FoldRow, FoldStudy, FoldSummary, fold_table, folds_report};
 pub use run::{estimate_table, run_report, split_table};
 pub use study::{published_depth_figures, seed_table, study_report, study_table};

@@ -1,11 +1,11 @@
 //! Pieces that more than one page shows: numbers as text, curves by epoch, confusion matrices, ROC and PR curves with
 //! operating points.
 
-use super::data::{DataInfo, NetworkResult, SplitResult, Threshold};
+use super::data::{EpochRow, NetworkResult, SplitResult, Threshold};
 use super::html::Figure;
 use super::plot::{Axis, LineChart, Mark, Range, Series, confusion_plot, thin};
 use super::table::{Cell, Table};
-use crate::metrics::{PrPoint, RocPoint};
+use crate::metrics::{ConfusionMatrix, PrPoint, RocPoint};
 use crate::stats::{Interval, OperatingPoint};
 
 /// Stands where there is no number.
@@ -66,8 +66,22 @@ pub(super) const SYNTHETIC: &str = "The images are synthetic: a program drew the
     show how the networks learn these drawings. They say nothing about X-rays of people, and figures published for \
     such X-rays are no measure for them.";
 
+/// The course of a training.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course<'a> {
+    pub name: &'a str,
+    pub epochs: &'a [EpochRow],
+    pub best_epoch: u32,
+}
+
+impl<'a> From<&'a NetworkResult> for Course<'a> {
+    fn from(network: &'a NetworkResult) -> Self {
+        Self { name: &network.name, epochs: &network.epochs, best_epoch: network.best_epoch }
+    }
+}
+
 /// Loss and accuracy by epoch, training (dashed) and validation of each network.
-pub(super) fn curve_figures(networks: &[NetworkResult]) -> Vec<Figure> {
+pub(super) fn curve_figures(networks: &[Course<'_>]) -> Vec<Figure> {
     let caption = "Solid: validation. Dashed: training. The ring marks the epoch whose weights were kept.";
     let chart = |loss: bool| {
         let (title, y) = if loss {
@@ -82,7 +96,7 @@ pub(super) fn curve_figures(networks: &[NetworkResult]) -> Vec<Figure> {
         for (i, network) in networks.iter().enumerate() {
             let ring = network.epochs.iter().position(|e| e.epoch == network.best_epoch);
             for train in [false, true] {
-                let value = |e: &super::data::EpochRow| match (loss, train) {
+                let value = |e: &EpochRow| match (loss, train) {
                     (true, true) => Some(e.train_loss),
                     (true, false) => Some(e.val_loss),
                     (false, true) => e.train_accuracy,
@@ -109,7 +123,7 @@ pub(super) fn curve_figures(networks: &[NetworkResult]) -> Vec<Figure> {
         }
         let mut table = Table::new(title, headers);
         let longest = networks.iter().max_by_key(|n| n.epochs.len());
-        for (row, epoch) in longest.map_or(&[][..], |n| &n.epochs).iter().enumerate() {
+        for (row, epoch) in longest.map_or(&[][..], |n| n.epochs).iter().enumerate() {
             table.push(
                 std::iter::once(epoch.epoch.to_string())
                     .chain(columns.iter().map(|c| optional(c.get(row).copied().flatten()))),
@@ -121,9 +135,8 @@ pub(super) fn curve_figures(networks: &[NetworkResult]) -> Vec<Figure> {
 }
 
 /// The heat map of a set with its counts and row shares.
-pub(super) fn confusion_figure(title: &str, split: &SplitResult, data: &DataInfo) -> Figure {
-    let matrix = &split.metrics.confusion;
-    let names: Vec<String> = (0..matrix.rows().len()).map(|c| data.class_name(c)).collect();
+pub(super) fn confusion_figure(title: &str, matrix: &ConfusionMatrix, class_name: impl Fn(usize) -> String) -> Figure {
+    let names: Vec<String> = (0..matrix.rows().len()).map(class_name).collect();
     let headers = std::iter::once("True class".to_owned()).chain(names.iter().map(|n| format!(">predicted {n}")));
     let mut table = Table::new(format!("{title}: images, and share of the true class"), headers);
     for ((name, row), shares) in names.iter().zip(matrix.rows()).zip(matrix.row_shares()) {
@@ -137,8 +150,8 @@ pub(super) fn confusion_figure(title: &str, split: &SplitResult, data: &DataInfo
         plot: confusion_plot(title, matrix, &names),
         caption: format!(
             "{} of {} images decided rightly. Colour and percentage: share of the row.",
-            split.metrics.correct(),
-            split.metrics.count
+            matrix.correct(),
+            matrix.total()
         ),
         numbers: table,
     }

@@ -49,13 +49,19 @@ pub fn run_report(run: &RunSummary) -> Report {
     report.sections.push(data_section(&run.data));
 
     let mut training = Section::new("Training");
-    training.push(Block::Figures(curve_figures(std::slice::from_ref(network))));
+    training.push(Block::Figures(curve_figures(&[network.into()])));
     training.push(Block::Folded(epoch_table(network)));
     report.sections.push(training);
 
     let mut decisions = Section::new("Decisions");
     decisions.push(Block::Figures(
-        network.splits().map(|s| confusion_figure(&format!("Confusion matrix, {}", s.name), s, &run.data)).collect(),
+        network
+            .splits()
+            .map(|s| {
+                let title = format!("Confusion matrix, {}", s.name);
+                confusion_figure(&title, &s.metrics.confusion, |c| run.data.class_name(c))
+            })
+            .collect(),
     ));
     for split in network.splits() {
         decisions.push(Block::Table(class_table(split, run)));

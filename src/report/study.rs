@@ -195,7 +195,7 @@ pub fn study_report(study: &DepthStudy) -> Report {
     report.sections.push(results);
 
     let mut training = Section::new("Training");
-    training.push(Block::Figures(curve_figures(networks)));
+    training.push(Block::Figures(curve_figures(&networks.iter().map(Into::into).collect::<Vec<_>>())));
     for network in networks {
         training.push(Block::Folded(epoch_table(network)));
     }
@@ -214,8 +214,13 @@ pub fn study_report(study: &DepthStudy) -> Report {
             continue;
         }
         let mut section = Section::new(format!("{title}: decisions, ranking, calibration"));
-        let matrices =
-            chosen.iter().map(|(name, s)| confusion_figure(&format!("{name}, {}", s.name), s, &study.data)).collect();
+        let matrices = chosen
+            .iter()
+            .map(|(name, s)| {
+                let title = format!("{name}, {}", s.name);
+                confusion_figure(&title, &s.metrics.confusion, |c| study.data.class_name(c))
+            })
+            .collect();
         section.push(Block::Figures(matrices));
         let ranked: Vec<Ranked<'_>> = chosen.iter().map(|(name, s)| Ranked::new(name, s)).collect();
         let curves = ranking_figures(&ranked);

@@ -6,9 +6,12 @@ use super::TrainError;
 use super::config::TrainConfig;
 use super::evaluate::right;
 use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
+use super::run::RESULT;
 use crate::data::shown;
+use crate::fsio;
 use crate::metrics::{Metrics, RankedScores, precision_recall_curve, roc_curve};
-use crate::report::comparison::{Comparison, Difference, Group, GroupPair, LEVEL, Pair, RunRow, Verdict};
+use crate::report::comparison::{Comparison, Difference, Group, GroupPair, LEVEL, Pair, RunRow, Training, Verdict};
+use crate::report::data::{NetworkResult, RunSummary};
 use crate::stats::{
     Interval, MeanDifference, RESAMPLES, Score, Scored, Units, bootstrap_many, delong, holm, mcnemar, mean_std,
     paired_difference, t_interval, welch,
@@ -28,6 +31,8 @@ pub struct Run {
     pub config: Option<TrainConfig>,
     /// What it said about each image.
     pub predictions: Predictions,
+    /// How it was trained, where the folder tells.
+    pub training: Option<Training>,
 }
 
 /// A folder that was named: a run, or a group of runs of one setting.
@@ -73,8 +78,20 @@ impl Run {
         let predictions = Predictions::read(&folder.join(PREDICTIONS))?;
         let config = folder.join("config.toml");
         let config = if config.is_file() { Some(TrainConfig::read(&config)?) } else { None };
-        Ok(Self { name: name_of(folder), folder: folder.to_owned(), config, predictions })
+        let training = training_of(folder)?;
+        Ok(Self { name: name_of(folder), folder: folder.to_owned(), config, predictions, training })
     }
+}
+
+/// How a run was trained; `None` where its result is not there or of another version.
+fn training_of(folder: &Path) -> Result<Option<Training>, TrainError> {
+    let path = folder.join(RESULT);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let Ok(run) = serde_json::from_slice::<RunSummary>(&fsio::read(&path)?) else { return Ok(None) };
+    let NetworkResult { parameters, seconds, epochs, best_epoch, .. } = run.network;
+    Ok(Some(Training { parameters, seconds, epochs, best_epoch }))
 }
 
 /// Compares what was named on one split. `all_pairs` compares every pair however many runs there are.
@@ -133,6 +150,7 @@ pub fn compare(named: Vec<Named>, split: &str, all_pairs: bool, seed: u32) -> Re
         groups,
         group_pairs,
         notes,
+        remarks: Vec::new(),
     })
 }
 
@@ -217,6 +235,8 @@ fn row(
         seed: run.config.as_ref().map(|c| c.seed),
         scores: scored.estimates(units, seed),
         delong,
+        confusion: Metrics::new(&set.labels, &set.probabilities, classes)?.confusion,
+        training: run.training.clone(),
         validation_loss,
         roc,
         pr,
@@ -424,7 +444,7 @@ mod tests {
             classes: vec!["NORMAL".to_owned(), "PNEUMONIA".to_owned()],
             splits: vec![set("val", 60), set("test", 300)],
         };
-        Run { name: name.to_owned(), folder: PathBuf::from(name), config: None, predictions }
+        Run { name: name.to_owned(), folder: PathBuf::from(name), config: None, predictions, training: None }
     }
 
     fn named(name: &str, skill: f64, seed: u32) -> Named {

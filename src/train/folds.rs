@@ -6,7 +6,7 @@ use super::TrainError;
 use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
 use super::fit::Event;
-use super::run::{Place, environment, settings, train, write_plots};
+use super::run::{Place, RESULT, environment, settings, train, write_plots};
 use crate::data::{Dataset, Fold};
 use crate::exec::Executor;
 use crate::fsio;
@@ -114,7 +114,7 @@ pub fn folds(
 
 /// The result of a training that the folder holds, if it is finished.
 fn finished(folder: &Path, config: &TrainConfig) -> Result<Option<RunSummary>, TrainError> {
-    let (result, saved) = (folder.join("result.json"), folder.join("config.toml"));
+    let (result, saved) = (folder.join(RESULT), folder.join("config.toml"));
     if !result.is_file() || !saved.is_file() {
         return Ok(None);
     }

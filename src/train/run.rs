@@ -25,6 +25,8 @@ use crate::stats::Units;
 
 /// The trace of the profiled steps.
 pub const TRACE: &str = "trace.json";
+/// What came out of the run, in the run folder.
+pub const RESULT: &str = "result.json";
 /// The folder of TensorBoard's event files.
 pub const TENSORBOARD: &str = "tensorboard";
 /// Images of a report, at most.
@@ -338,7 +340,7 @@ fn write_report(folder: &Path, summary: &RunSummary) -> Result<(), TrainError> {
     let mut without_images = summary.clone();
     without_images.samples.clear();
     let json = serde_json::to_vec_pretty(&without_images).map_err(|e| TrainError::setting("result", e.to_string()))?;
-    fsio::write_atomic(&folder.join("result.json"), &json)?;
+    fsio::write_atomic(&folder.join(RESULT), &json)?;
     write_plots(folder, &report)
 }
 

@@ -15,7 +15,7 @@ use crate::report::search::{Figure, FinalFigures, Rung, SearchAxis, SearchRow, S
 use crate::stats::MeanStd;
 use crate::train::checkpoint::LAST;
 use crate::train::fit::Event;
-use crate::train::run::{self, Place, environment, settings};
+use crate::train::run::{self, Place, RESULT, environment, settings};
 use crate::train::{TrainConfig, TrainError};
 
 /// The folder of the best trial.
@@ -217,7 +217,7 @@ pub fn refit(
 ) -> Result<NetworkResult, SearchError> {
     let target = dir.join(BEST);
     if holds(&target, config)
-        && let Ok(bytes) = fsio::read(&target.join("result.json"))
+        && let Ok(bytes) = fsio::read(&target.join(RESULT))
         && let Ok(summary) = serde_json::from_slice::<RunSummary>(&bytes)
     {
         return Ok(summary.network);
