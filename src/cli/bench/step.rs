@@ -10,6 +10,7 @@ use crate::nn::Model;
 use crate::nn::summary::MAX_BATCH;
 use crate::profile::HostTimes;
 use crate::report::table::Table;
+use crate::train::step::StepOptions;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -28,6 +29,9 @@ pub(super) struct StepArgs {
     /// Images in a step [with --model: 32]
     #[arg(long, value_name = "B", requires = "model")]
     batch: Option<usize>,
+    /// Hold few activations and compute the others again in the backward pass
+    #[arg(long, requires = "model")]
+    recompute: bool,
     /// Every node of the step too: its time, share, GFLOP/s and GB/s
     #[arg(long)]
     ops: bool,
@@ -71,13 +75,9 @@ pub(super) fn run(args: &StepArgs, cx: &Context) -> Result<(), Failure> {
     for (model, batch) in workloads {
         let [_, height, width] = model.input();
         bar.set_message(format!("{} {height}x{width} batch {batch}", model.text()));
-        let work = Workload::new(
-            model,
-            IMAGES * batch,
-            batch,
-            cx.seed.unwrap_or(0),
-            opened.device.executor().max_tensor_bytes(),
-        )?;
+        let limit = opened.device.executor().max_tensor_bytes();
+        let options = StepOptions { recompute: args.recompute, ..StepOptions::default() };
+        let work = Workload::with(model, IMAGES * batch, batch, cx.seed.unwrap_or(0), limit, options)?;
         let mut result = measure(&work, &mut opened.device, args.budget.budget())?;
         result.nodes = result.nodes.filter(|_| args.ops);
         results.push(result);
