@@ -1,4 +1,4 @@
-// Convolution by subgroups: forward, and the input gradient of convolutions with stride 1.
+// Convolution by subgroups: forward and input gradient; that of a strided convolution once dy is spread (conv2d_spread.wgsl).
 //
 // Idea: one workgroup is one subgroup of LANES invocations, which share a tile of RB x PB output pixels and own OB output channels each.
 // All lanes need the same inputs, so each lane fetches another part of them and hands it on with subgroupBroadcast: one load

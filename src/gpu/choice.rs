@@ -81,6 +81,8 @@ const WINOGRAD: &[Bound] = &[min("c_in", 32), min("c_out", 32), min("h_out", 24)
 /// Floating-point operations from which reading by textures pays on a CPU that runs the shaders: the copies cost the host a
 /// compute pass each, and memory.
 const LONG: &[Bound] = &[min("flops", 1_000_000_000)];
+/// The same for a gradient that is spread to the size of the image: it takes four times the operations at stride 2.
+const LONG_SPREAD: &[Bound] = &[min("stride_h", 2), min("flops", 250_000_000)];
 const LONG_PRODUCT: &[Bound] = &[min("flops", 100_000_000)];
 
 /// The table. The first rule that fits and names a variant that supports the shapes counts; where there is none, the plain
@@ -105,6 +107,7 @@ pub static TABLE: &[Rule] = &[
     rule("conv2d_block_weight_grad", SOFTWARE, &["subgroup"]),
     rule("conv2d_block_bias_grad", ANY, &["split"]),
     ruled("conv2d_input_grad", SOFTWARE, LONG, &["subgroup_texture"]),
+    ruled("conv2d_input_grad", SOFTWARE, LONG_SPREAD, &["subgroup_texture"]),
     ruled("conv2d_input_grad", SOFTWARE, WINOGRAD, &["winograd4_subgroup", "winograd4"]),
     rule("conv2d_input_grad", SOFTWARE, &["subgroup", "regblock"]),
     rule("conv2d_input_grad", HARDWARE, &["tiled"]),
@@ -136,7 +139,7 @@ pub static TABLE: &[Rule] = &[
     rule("optimizer_step", ANY, &["vec4"]),
     rule("sum_to", ANY, &["split", "vec4"]),
     rule("max_pool2d", ANY, &["2x2"]),
-    rule("max_pool2d_input_grad", ANY, &["2x2"]),
+    rule("max_pool2d_input_grad", ANY, &["2x2", "winners"]),
     rule("channel_mean", ANY, &["split"]),
     rule("channel_var", ANY, &["split"]),
     rule("batch_norm2d", ANY, &["vec4"]),

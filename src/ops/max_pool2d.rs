@@ -8,7 +8,8 @@
 //! wins over numbers (the last one), so that it is seen downstream. Both as in PyTorch.
 //!
 //! Kernels: `plain`, one invocation an output (forward) or a pixel (gradient, a gather over the windows that cover it);
-//! `2x2`, for windows of two by two side by side, one invocation a window or a strip of two.
+//! `2x2`, for windows of two by two side by side, one invocation a window or a strip of two; `winners`, the gradient of windows
+//! that overlap, which finds the winner of each window once.
 
 use rayon::prelude::*;
 
@@ -33,6 +34,9 @@ pub struct Forward(pub Pool2d);
 pub struct InputGrad(pub Pool2d);
 
 const TWO: &str = "2x2";
+const WINNERS: &str = "winners";
+/// The most taps of a window for which [`WINNERS`] serves: an invocation's turns are limited.
+const MOST_TAPS: usize = 4096;
 
 /// Calls `f(index in a plane of y, index in a plane of x)` for the winner of each window of a plane of x.
 fn each_winner<T: Real>(g: &Geometry, x: &[T], mut f: impl FnMut(usize, usize)) {
@@ -143,12 +147,17 @@ impl Op for InputGrad {
     }
 
     fn variants(&self, _: &LowerCx) -> Vec<&'static str> {
-        variants(self.0)
+        let [k_h, k_w] = self.0.kernel;
+        let winners = self.0 != Pool2d::square(2) && k_h.saturating_mul(k_w) <= MOST_TAPS;
+        variants(self.0).into_iter().chain(winners.then_some(WINNERS)).collect()
     }
 
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let g = Geometry::of(self.0, cx.inputs[0], cx.inputs[1]);
         let args = vec![Arg::Input(0), Arg::Input(1), Arg::Output];
+        if cx.variant == WINNERS {
+            return winners(&g, cx.inputs[1].numel(), cx.output.numel());
+        }
         if cx.variant != TWO {
             return one("max_pool2d.wgsl", "grad_input", cx.output.numel(), args, &g);
         }
@@ -181,6 +190,18 @@ fn strips(g: &Geometry) -> Option<usize> {
 
 fn one(shader: &'static str, entry: &'static str, count: usize, args: Vec<Arg>, g: &Geometry) -> Lowering {
     Lowering { dispatches: vec![Dispatch::elementwise(shader, entry, count, args, g.consts())], scratch: Vec::new() }
+}
+
+/// The winner of each window, then what each pixel won.
+fn winners(g: &Geometry, windows: usize, pixels: usize) -> Lowering {
+    const PAGE: &str = "max_pool2d_winners.wgsl";
+    let find = vec![Arg::Input(0), Arg::Scratch(0)];
+    let gather = vec![Arg::Scratch(0), Arg::Input(1), Arg::Output];
+    let dispatches = vec![
+        Dispatch::elementwise(PAGE, "find", windows, find, g.consts()),
+        Dispatch::elementwise(PAGE, "grad_input", pixels, gather, g.consts()),
+    ];
+    Lowering { dispatches, scratch: vec![windows] }
 }
 
 /// One comparison for each tap of each window.

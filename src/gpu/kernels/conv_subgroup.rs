@@ -120,6 +120,10 @@ struct Correlation {
     epilogue: Epilogue,
     gate: Gate,
     reads: Reads,
+    /// Which of the node's inputs the weights are.
+    weights: usize,
+    /// Writes what is correlated into scratch buffer 1, which has so many numbers; `None`: it is the node's first input.
+    spread: Option<(Dispatch, usize)>,
 }
 
 /// `(x, w, bias) -> y`; `None` where another kernel has to serve.
@@ -135,18 +139,22 @@ pub fn forward(p: &Conv2dShape, lanes: Option<u32>, reads: Reads, epilogue: Epil
         epilogue,
         gate: Gate::None,
         reads,
+        weights: 1,
+        spread: None,
     };
     lower(&c, lanes? as usize)
 }
 
-/// `(dy, w) -> dx`, or `(dy, gate, w) -> dx`, for stride 1: the correlation of `dy` with the flipped, transposed weights,
-/// padded by `dil (k - 1) - pad`. `None` for other strides.
+/// `(dy, w) -> dx`, or `(dy, gate, w) -> dx`: the correlation of `dy` with the flipped, transposed weights, padded by
+/// `dil (k - 1) - pad`. For other strides than 1 `dy` is spread first, with zeros where no output was computed; `None` where such
+/// a gradient would pass a pool on its way.
 #[must_use]
 pub fn input_grad(p: &Conv2dShape, lanes: Option<u32>, reads: Reads, gate: Gate) -> Option<Lowering> {
-    if (p.stride_h, p.stride_w) != (1, 1) {
-        return None;
-    }
-    let shape = Conv2dShape { c_in: p.c_out, c_out: p.c_in, h_in: p.h_out(), w_in: p.w_out(), bias: false, ..*p };
+    let strided = (p.stride_h, p.stride_w) != (1, 1);
+    let spread = if strided { Some(spread(p, gate)?) } else { None };
+    let [h_in, w_in] = spread.as_ref().map_or([p.h_out(), p.w_out()], |s| s.size);
+    let (c_in, c_out) = (p.c_out, p.c_in);
+    let shape = Conv2dShape { c_in, c_out, h_in, w_in, stride_h: 1, stride_w: 1, bias: false, ..*p };
     let c = Correlation {
         shape,
         h_out: p.h_in,
@@ -155,10 +163,47 @@ pub fn input_grad(p: &Conv2dShape, lanes: Option<u32>, reads: Reads, gate: Gate)
         pad_w: (p.dil_w * (p.k_w - 1)) as i64 - p.pad_w as i64,
         flip: true,
         epilogue: Epilogue::None,
-        gate,
+        gate: if strided { Gate::None } else { gate },
         reads,
+        weights: 1 + usize::from(gate != Gate::None),
+        spread: spread.map(|s| (s.dispatch, p.n * p.c_out * h_in * w_in)),
     };
     lower(&c, lanes? as usize)
+}
+
+/// A gradient with zeros between its pixels.
+struct Spread {
+    dispatch: Dispatch,
+    /// Height and width.
+    size: [usize; 2],
+}
+
+/// Spreads the gradient of a strided convolution; a width of whole vec4s costs at most three columns of zeros more.
+fn spread(p: &Conv2dShape, gate: Gate) -> Option<Spread> {
+    let spaced = |size: usize, stride: usize| Some((size.checked_sub(1)?).checked_mul(stride)? + 1);
+    let size = [spaced(p.h_out(), p.stride_h)?, spaced(p.w_out(), p.stride_w)?.next_multiple_of(4)];
+    let count = size.iter().try_fold(p.n * p.c_out, |n, &k| n.checked_mul(k))?;
+    let (groups, row) = grid(count, 64)?;
+    let mut args = vec![Arg::Input(0)];
+    match gate {
+        Gate::None => {}
+        Gate::Relu => args.push(Arg::Input(1)),
+        Gate::Pool => return None,
+    }
+    args.push(Arg::Scratch(1));
+    let consts = vec![
+        ("COUNT", u(count)),
+        ("H_OUT", u(p.h_out())),
+        ("W_OUT", u(p.w_out())),
+        ("H", u(size[0])),
+        ("W", u(size[1])),
+        ("STRIDE_H", u(p.stride_h)),
+        ("STRIDE_W", u(p.stride_w)),
+        ("GATE", Const::B(gate == Gate::Relu)),
+        ("ROW", u(row)),
+    ];
+    let dispatch = Dispatch { shader: "conv2d_spread.wgsl", entry: "spread", consts, args, groups };
+    Some(Spread { dispatch, size })
 }
 
 /// How much of the output a subgroup owns.
@@ -241,7 +286,6 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
     let (repack_groups, repack_row) = grid(packed, 64)?;
     let (width, per_store) = if pooled { (c.w_out / 2, 8) } else { (c.w_out, 4) };
     let y_vec = width.is_multiple_of(4) && tile.pixels.is_multiple_of(per_store);
-    let gated = usize::from(c.gate != Gate::None);
     let codes = c.epilogue == Epilogue::Pool { codes: true };
     let repack = Dispatch {
         shader: "conv2d_repack.wgsl",
@@ -256,7 +300,7 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
             ("BIAS", Const::B(false)),
             ("ROW", u(repack_row)),
         ],
-        args: vec![Arg::Input(1 + gated), Arg::Scratch(0)],
+        args: vec![Arg::Input(c.weights), Arg::Scratch(0)],
         groups: repack_groups,
     };
     let consts = vec![
@@ -296,8 +340,15 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
     };
     let input = gated_input(c.gate, [p.h_in, p.w_in], tile.vec);
     let mut dispatches = vec![repack];
+    let mut scratch = vec![packed];
+    let mut source = Held::Input(0);
+    if let Some((dispatch, numbers)) = &c.spread {
+        dispatches.push(dispatch.clone());
+        scratch.push(*numbers);
+        source = Held::Scratch(1);
+    }
     for part in c.reads.parts(p.n, p.c_in * input.size) {
-        let mut args = vec![c.reads.bind(Held::Input(0), input.texel, part, p.c_in * input.size)];
+        let mut args = vec![c.reads.bind(source, input.texel, part, p.c_in * input.size)];
         if let Some((texel, size)) = input.gate {
             args.push(c.reads.bind(Held::Input(1), texel, part, p.c_in * size));
         }
@@ -319,7 +370,7 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
         consts.extend(images(c.reads, part, p.n));
         dispatches.push(Dispatch { shader: "conv2d_subgroup.wgsl", entry: "forward", consts, args, groups });
     }
-    Some(Lowering { dispatches, scratch: vec![packed] })
+    Some(Lowering { dispatches, scratch })
 }
 
 /// A gradient as it lies in memory with what it passes.

@@ -31,6 +31,8 @@ pub fn samples() -> Vec<Sample> {
         case("5x5", [2, 6, 14, 14], [16, 5, 5], conv([1, 1], [0, 0], [1, 1], 1), true),
         case("7x7 stride 2", [2, 3, 23, 22], [8, 7, 7], conv([2, 2], [3, 3], [1, 1], 1), false),
         case("11x11 stride 4", [1, 3, 37, 35], [8, 11, 11], conv([4, 4], [2, 2], [1, 1], 1), true),
+        case("3x3 stride 2, whole vec4s", [2, 9, 16, 16], [17, 3, 3], conv([2, 2], [1, 1], [1, 1], 1), false),
+        case("stride wider than the kernel", [1, 3, 13, 14], [5, 2, 2], conv([3, 4], [0, 1], [1, 1], 1), true),
         case("stride leaves a remainder", [2, 4, 10, 9], [6, 3, 3], conv([3, 2], [0, 1], [1, 1], 1), true),
         case("1x1 stride 2", [2, 12, 9, 8], [20, 1, 1], conv([2, 2], [0, 0], [1, 1], 1), false),
         case("non-square everything", [1, 2, 9, 11], [2, 2, 4], conv([3, 2], [1, 3], [1, 1], 1), true),
