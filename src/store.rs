@@ -130,6 +130,12 @@ impl ParamStore {
         VarView { var, offset: 0, spec }
     }
 
+    /// Leaves a variable without elements, where no memory is to be had for them. Views of it must go.
+    pub fn empty(&mut self, view: &VarView) {
+        let var = &mut self.vars[view.var.index()];
+        *var = Var { name: std::mem::take(&mut var.name), spec: Spec { shape: Shape::from([0]), ..var.spec }, init: None };
+    }
+
     /// All variables; the shared ones come first.
     #[must_use]
     pub fn vars(&self) -> &[Var] {

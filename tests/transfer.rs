@@ -10,12 +10,15 @@ use radiograd::bench::step::Workload;
 use radiograd::cpu;
 use radiograd::data::phantom::PhantomSizes;
 use radiograd::data::{CachePolicy, Dataset, LoadOptions, Source, Splits, load};
-use radiograd::exec::Executor;
+use radiograd::exec::{ExecError, Executor, Program};
 use radiograd::gpu::Options;
-use radiograd::graph::Pass;
+use radiograd::graph::{Graph, NodeId, Pass};
 use radiograd::nn::Model;
+use radiograd::profile::{HostTimes, RunProfile};
+use radiograd::store::{ParamStore, VarId};
+use radiograd::tensor::Tensor;
 use radiograd::train::step::{StepOptions, Turn};
-use radiograd::train::{ClassWeights, Event, Fit, TrainConfig};
+use radiograd::train::{Augment, ClassWeights, Event, Fit, Shared, TrainConfig};
 use radiograd::weights;
 
 fn phantom(size: usize) -> Dataset {
@@ -45,22 +48,35 @@ const TWO_STAGES: &str = "decay = \"matrices\"\nclip_grad_norm = 0.5\n\
 
 type Tensors = BTreeMap<String, Vec<f32>>;
 
-/// Trains into a folder; `after` sees the checkpoint of each epoch.
+/// Trains into a folder; `after` sees the checkpoint of each epoch. Gives the notes.
 fn train(
     folder: &Path,
     config: &TrainConfig,
     executor: Box<dyn Executor>,
     resume: bool,
     after: &mut dyn FnMut(u32, Tensors),
-) {
-    let mut fit = Fit::new(config, phantom(config.size), executor).unwrap();
+) -> Vec<String> {
+    train_on(folder, config, phantom(config.size), executor, resume, after)
+}
+
+fn train_on(
+    folder: &Path,
+    config: &TrainConfig,
+    data: impl Into<Shared>,
+    executor: Box<dyn Executor>,
+    resume: bool,
+    after: &mut dyn FnMut(u32, Tensors),
+) -> Vec<String> {
+    let mut fit = Fit::new(config, data, executor).unwrap();
     let start = fit.start(resume.then_some(folder)).unwrap();
-    fit.run(start, Some(folder), &mut |event| {
-        if let Event::Epoch { row, .. } = event {
-            after(row.epoch, last(folder));
-        }
+    let mut notes = Vec::new();
+    fit.run(start, Some(folder), &mut |event| match event {
+        Event::Epoch { row, .. } => after(row.epoch, last(folder)),
+        Event::Note(note) => notes.push(note.to_owned()),
+        Event::Step { .. } => {}
     })
     .unwrap();
+    notes
 }
 
 /// The tensors of `last.safetensors`.
@@ -97,12 +113,10 @@ fn what_is_frozen_stays_bit_by_bit_and_then_learns() {
 }
 
 /// Each of the three breaks lies elsewhere: within the first stage, between the two, within the second one.
-#[test]
-fn stages_resume_to_the_same_bytes() {
-    let config = config(TWO_STAGES);
+fn resumes_to_the_same_bytes(config: &TrainConfig) {
     let whole = tempfile::tempdir().unwrap();
     let broken: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-    train(whole.path(), &config, fast(), false, &mut |epoch, _| {
+    train(whole.path(), config, fast(), false, &mut |epoch, _| {
         if let Some(dir) = broken.get(epoch as usize - 1) {
             for file in std::fs::read_dir(whole.path()).unwrap() {
                 let file = file.unwrap();
@@ -111,11 +125,175 @@ fn stages_resume_to_the_same_bytes() {
         }
     });
     for dir in &broken {
-        train(dir.path(), &config, fast(), true, &mut |_, _| {});
-        for file in ["last.safetensors", "best.safetensors"] {
-            let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
-            assert_eq!(read(whole.path()), read(dir.path()), "{file}");
+        train(dir.path(), config, fast(), true, &mut |_, _| {});
+        assert_same_files(whole.path(), dir.path(), "resumed");
+    }
+}
+
+fn assert_same_files(a: &Path, b: &Path, what: &str) {
+    for file in ["last.safetensors", "best.safetensors"] {
+        let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+        assert_eq!(read(a), read(b), "{what}: {file}");
+    }
+}
+
+#[test]
+fn stages_resume_to_the_same_bytes() {
+    resumes_to_the_same_bytes(&config(TWO_STAGES));
+    resumes_to_the_same_bytes(&TrainConfig { cache_features: true, ..config(TWO_STAGES) });
+}
+
+/// Two stages that are cut at layers of other sizes, and one in which everything learns. Half of a block is frozen in the second:
+/// it is cut before the block.
+const CACHED: &str = "model = \"conv4-bn-relu-pool-a.0=2x[[conv4-bn-relu-conv4-bn]+-relu]-gap-flatten-dropout0.2-dense8-relu-dense2\"\n\
+    sampler = \"oversample\"\n\
+    [[stages]]\nepochs = 1\nfreeze = [\"conv*\", \"bn*\", \"a.*\"]\n\
+    [[stages]]\nepochs = 2\nfreeze = [\"conv*\", \"bn*\", \"a.0.conv1.*\"]\n\
+    [[stages]]\nlr = 0.002\n";
+
+#[test]
+fn features_computed_once_give_the_same_weights() {
+    let other = [("accumulate", "accumulate = 2\n"), ("recompute", "recompute = true\n"), ("", "")];
+    for (name, more) in other {
+        let plain = config(&format!("{more}{CACHED}"));
+        let cached = TrainConfig { cache_features: true, ..plain.clone() };
+        let devices = if name.is_empty() { executors() } else { vec![("cpu", fast())] };
+        for (device, executor) in devices {
+            let other: Box<dyn Executor> =
+                if device == "gpu" { Box::new(common::gpu(Options::default()).unwrap()) } else { fast() };
+            let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+            train(dirs[0].path(), &plain, other, false, &mut |_, _| {});
+            let notes = train(dirs[1].path(), &cached, executor, false, &mut |_, _| {});
+            assert_same_files(dirs[0].path(), dirs[1].path(), &format!("{device} {name}"));
+            let said = |words: &str| notes.iter().filter(|note| note.contains(words)).count();
+            assert_eq!(said("output of flatten1 once for 96 training and 24 validation images, 4 numbers"), 1, "{notes:?}");
+            assert_eq!(said("output of pool1 once for 96 training and 24 validation images, 256 numbers"), 1, "{notes:?}");
+            assert_eq!((said("once"), said("held by the device")), (2, 2), "{notes:?}");
         }
+    }
+}
+
+/// A residual network as it is published, cut before its last stage.
+#[test]
+fn features_of_a_resnet_give_the_same_weights() {
+    let text = "model = \"resnet18\"\nsize = 32\nepochs = 1\nlr = 0.001\n\
+        [[stages]]\nfreeze = [\"conv1.*\", \"bn1.*\", \"layer1.*\", \"layer2.*\", \"layer3.*\"]\n";
+    let mut results = Vec::new();
+    for cache_features in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = train(dir.path(), &TrainConfig { cache_features, ..config(text) }, fast(), false, &mut |_, _| {});
+        let cut = notes.iter().any(|n| n.contains("output of layer3.1.relu2 once") && n.contains("1024 numbers each"));
+        assert_eq!(cut, cache_features, "{notes:?}");
+        results.push(last(dir.path()));
+    }
+    assert_eq!(results[0], results[1]);
+}
+
+/// An executor without room for features.
+struct Small(cpu::Executor<f32>);
+
+impl Executor for Small {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn load(&mut self, store: &ParamStore) -> Result<(), ExecError> {
+        match store.vars().iter().find(|v| v.name.contains("features") && v.spec.numel() > 0) {
+            Some(var) => Err(ExecError::OutOfMemory(var.name.clone())),
+            None => self.0.load(store),
+        }
+    }
+    fn compile(&mut self, graph: &Arc<Graph>, roots: &[NodeId]) -> Result<Program, ExecError> {
+        self.0.compile(graph, roots)
+    }
+    fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError> {
+        self.0.set(program, input, value)
+    }
+    fn running(&self, program: Program) -> &Arc<Graph> {
+        self.0.running(program)
+    }
+    fn run(&mut self, program: Program) -> Result<(), ExecError> {
+        self.0.run(program)
+    }
+    fn wait(&mut self) -> Result<(), ExecError> {
+        self.0.wait()
+    }
+    fn run_profiled(&mut self, program: Program) -> Result<RunProfile, ExecError> {
+        self.0.run_profiled(program)
+    }
+    fn host_times(&self) -> Option<HostTimes> {
+        self.0.host_times()
+    }
+    fn read(&mut self, program: Program, node: NodeId) -> Result<Tensor, ExecError> {
+        self.0.read(program, node)
+    }
+    fn read_var(&mut self, var: VarId) -> Result<Tensor, ExecError> {
+        self.0.read_var(var)
+    }
+    fn write_var(&mut self, var: VarId, value: &Tensor) -> Result<(), ExecError> {
+        self.0.write_var(var, value)
+    }
+    fn release(&mut self, program: Program) {
+        self.0.release(program);
+    }
+    fn max_tensor_bytes(&self) -> Option<u64> {
+        self.0.max_tensor_bytes()
+    }
+}
+
+#[test]
+fn features_that_the_device_has_no_room_for_lie_on_the_host() {
+    let config = TrainConfig { cache_features: true, ..config(CACHED) };
+    let whole = tempfile::tempdir().unwrap();
+    train(whole.path(), &config, fast(), false, &mut |_, _| {});
+    let dir = tempfile::tempdir().unwrap();
+    let small = Box::new(Small(cpu::Executor::fast()));
+    let notes = train(dir.path(), &config, small, false, &mut |_, _| {});
+    assert_same_files(whole.path(), dir.path(), "no memory");
+    assert_eq!(notes.iter().filter(|n| n.contains("held by the host")).count(), 2, "{notes:?}");
+    for (device, executor) in executors() {
+        let (streamed, held) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data = Shared::from(phantom(16)).streamed();
+        let notes = train_on(streamed.path(), &config, data, executor, false, &mut |_, _| {});
+        assert!(notes.iter().any(|n| n.contains("held by the host")), "{notes:?}");
+        if device == "gpu" {
+            let gpu = Box::new(common::gpu(Options::default()).unwrap());
+            train(held.path(), &config, gpu, false, &mut |_, _| {});
+            assert_same_files(held.path(), streamed.path(), device);
+        } else {
+            assert_same_files(whole.path(), streamed.path(), device);
+        }
+    }
+}
+
+#[test]
+fn images_are_not_augmented_where_their_features_are_cached() {
+    let stages = "epochs = 2\n[[stages]]\nepochs = 1\nfreeze = [\"conv*\", \"bn*\"]\n[[stages]]\n";
+    let mut epochs = Vec::new();
+    for (augment, cache_features) in [(None, true), (Augment::preset("strong"), true), (Augment::preset("strong"), false)] {
+        let config = TrainConfig { augment, cache_features, ..config(stages) };
+        let dir = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        let notes = train(dir.path(), &config, fast(), false, &mut |_, tensors| seen.push(tensors));
+        let said = notes.iter().any(|note| note.ends_with("; its images are not augmented"));
+        assert_eq!(said, config.augment.is_some() && cache_features, "{notes:?}");
+        epochs.push(seen);
+    }
+    assert_eq!(epochs[0][0], epochs[1][0]);
+    assert_ne!(epochs[0][1], epochs[1][1], "the second stage is augmented");
+    assert_ne!(epochs[1][0], epochs[2][0]);
+}
+
+#[test]
+fn what_cannot_be_cached_is_refused() {
+    for (text, words) in [
+        ("", "no stage freezes anything"),
+        ("[[stages]]\nlr = 0.1\n", "no stage freezes anything"),
+        ("[[stages]]\nfreeze = [\"dense1.weight\"]\n", "no stage begins with frozen layers"),
+        ("model = \"bn-conv4-gap-flatten-dense2\"\n[[stages]]\nbatch_norm = \"train\"\nfreeze = [\"bn*\"]\n", "batch_norm not"),
+    ] {
+        let wanted = TrainConfig { cache_features: true, ..config(text) };
+        let error = Fit::new(&wanted, phantom(16), fast()).err().unwrap().to_string();
+        assert!(error.starts_with("cache_features: ") && error.contains(words) && !error.contains('\n'), "{text}: {error}");
     }
 }
 

@@ -53,6 +53,9 @@ pub struct TrainArgs {
     /// Hold few activations and compute the others twice: less memory, about a third more work
     #[arg(long)]
     pub recompute: bool,
+    /// Compute the output of the frozen layers in front of a stage once, instead of at each step; its images are not augmented
+    #[arg(long)]
+    pub cache_features: bool,
     /// Scale the gradient down where its norm is larger
     #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
     pub clip_grad_norm: Option<f64>,
@@ -146,6 +149,7 @@ impl TrainArgs {
         put(&mut sets, "batch", &self.batch)?;
         put(&mut sets, "accumulate", &self.accumulate)?;
         put(&mut sets, "recompute", &self.recompute.then_some(true))?;
+        put(&mut sets, "cache_features", &self.cache_features.then_some(true))?;
         put(&mut sets, "clip_grad_norm", &self.clip_grad_norm)?;
         put(&mut sets, "lr", &self.lr)?;
         put(&mut sets, "optimizer", &self.optimizer)?;

@@ -57,6 +57,7 @@ pub static PAGES: &[(&str, &str)] = pages![
     "fill.wgsl",
     "gather_images.wgsl",
     "gather_labels.wgsl",
+    "gather_rows.wgsl",
     "gemm_tiled.wgsl",
     "grad_stats.wgsl",
     "grad_stats_vec4.wgsl",

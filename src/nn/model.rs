@@ -1,8 +1,10 @@
 //! A planned network: its parameters, their first values, and recording it.
 
+use std::ops::Range;
+
 use super::error::{LayerError, ModelError, shown};
 use super::parse::MAX_WIDTH;
-use super::plan::{Action, Group, ParamSpec, Plan, Step};
+use super::plan::{Action, Group, ParamSpec, Plan, Step, batched};
 use super::spec::{Activation, Bias, Layer, Network, PoolKind};
 use crate::graph::{Graph, NodeId};
 use crate::ops::dropout::Dropout;
@@ -48,11 +50,11 @@ pub enum Mode {
 /// A recorded pass.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    /// `[N, outputs]`, before softmax or sigmoid.
+    /// `[N, outputs]`, before softmax or sigmoid; for a part of the network what its last step gives.
     pub logits: NodeId,
     /// Each layer's name and output, in order.
     pub layers: Vec<(String, NodeId)>,
-    /// The trainable parameters, in the order of [`Model::params`]: what to differentiate with respect to.
+    /// The trainable parameters of what was recorded, in the order of [`Model::params`]: what to differentiate with respect to.
     pub leaves: Vec<NodeId>,
 }
 
@@ -173,10 +175,31 @@ impl Model {
         mode: Mode,
         fixed: &dyn Fn(&str) -> bool,
     ) -> Result<Forward, ShapeError> {
-        self.check(g.spec(x), params)?;
-        let mut pass = Recording { g, params, mode, fixed, values: vec![x], leaves: Vec::new(), dropouts: 0 };
-        let mut layers = Vec::with_capacity(self.steps().len());
-        for step in self.steps() {
+        self.part(g, params, x, 0..self.steps().len(), mode, fixed)
+    }
+
+    /// As [`Model::forward_with`], for some of [`Model::steps`] alone: `x` is what the step before them gives. None of them may read
+    /// an earlier value.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn part(
+        &self,
+        g: &mut Graph,
+        params: &[Param],
+        x: NodeId,
+        steps: Range<usize>,
+        mode: Mode,
+        fixed: &dyn Fn(&str) -> bool,
+    ) -> Result<Forward, ShapeError> {
+        self.check(g.spec(x), steps.start, params)?;
+        let is_dropout = |step: &&Step| matches!(step.action, Action::Layer(Layer::Dropout { .. }));
+        let dropouts = self.steps()[..steps.start].iter().filter(is_dropout).count() as u32;
+        // The values before x are never looked at.
+        let values = vec![x; steps.start + 1];
+        let mut pass = Recording { g, params, mode, fixed, values, leaves: Vec::new(), dropouts };
+        let mut layers = Vec::with_capacity(steps.len());
+        for step in &self.steps()[steps] {
             pass.g.set_scope(&step.name);
             let output = pass.step(step)?;
             pass.values.push(output);
@@ -188,10 +211,16 @@ impl Model {
         Ok(Forward { logits, layers, leaves })
     }
 
-    fn check(&self, x: &Spec, params: &[Param]) -> Result<(), ShapeError> {
-        if x.dtype != DType::Float || x.shape.get(1..) != Some(&self.input) {
-            let [c, h, w] = self.input;
-            let what = format!("the model takes floats [N, {c}, {h}, {w}]");
+    /// The shape of what step `step` takes from the one before it, without the batch axis.
+    #[must_use]
+    pub fn shape_before(&self, step: usize) -> Shape {
+        step.checked_sub(1).map_or_else(|| self.input.into(), |before| self.steps()[before].output.clone())
+    }
+
+    fn check(&self, x: &Spec, first: usize, params: &[Param]) -> Result<(), ShapeError> {
+        let takes = self.shape_before(first);
+        if x.dtype != DType::Float || x.shape.get(1..) != Some(takes.dims()) {
+            let what = format!("the model takes floats {}", batched(&takes));
             return Err(ShapeError::invalid("model", what, x));
         }
         if params.len() != self.params().len() {
@@ -219,7 +248,7 @@ fn check_end(network: &Network, plan: &Plan, classes: usize) -> Result<(), Model
         }
         (_, [_]) if outputs == classes || (outputs == 1 && classes == 2) => return Ok(()),
         (_, [_]) => LayerError::Outputs { outputs, classes },
-        _ => LayerError::EndsWithImages { output: super::plan::batched(&step.output), classes },
+        _ => LayerError::EndsWithImages { output: batched(&step.output), classes },
     };
     let place = network.layers.len().to_string();
     Err(ModelError::Layer { place, text: shown(&layer.to_string()), problem: Box::new(problem) })

@@ -67,7 +67,7 @@ impl<T: Real> Kernel<T> for GatherLabels {
 }
 
 /// The length of a vector of indices.
-fn batch(op: &'static str, indices: &Spec) -> Result<usize, ShapeError> {
+pub(super) fn batch(op: &'static str, indices: &Spec) -> Result<usize, ShapeError> {
     match *indices.shape {
         [b] if indices.dtype == DType::U32 => Ok(b),
         _ => Err(ShapeError::invalid(op, "the indices must be u32 [B]", indices)),

@@ -29,6 +29,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod ema_update;
 pub mod gather;
+pub mod gather_rows;
 pub mod grad_stats;
 pub mod matmul;
 pub mod max_pool2d;

@@ -6,8 +6,8 @@ use super::conv2d_block::Post;
 use super::sample::Sample;
 use super::{
     adaptive_avg_pool2d, augment, avg_pool2d, batch_norm2d, bce_with_logits, binary, channel_stats, clip_grad_norm,
-    concat, conv2d, conv2d_block, count_correct, cross_entropy, dropout, gather, grad_stats, matmul, max_pool2d,
-    narrow, pointwise, reshape, softmax, sum_to,
+    concat, conv2d, conv2d_block, count_correct, cross_entropy, dropout, gather, gather_rows, grad_stats, matmul,
+    max_pool2d, narrow, pointwise, reshape, softmax, sum_to,
 };
 
 /// One op: its name and how to get its samples.
@@ -65,6 +65,7 @@ pub fn registry() -> Vec<Entry> {
         Entry::new("gather_images", "picks images and normalises them", gather::image_samples),
         Entry::new("augment_images", "picks, augments and normalises images", augment::samples),
         Entry::new("gather_labels", "picks labels", gather::label_samples),
+        Entry::new("gather_rows", "picks rows", gather_rows::samples),
         Entry::new("count_correct", "rows whose largest value is at the label", count_correct::samples),
         Entry::new("grad_stats", "sum of squares, count of NaN and infinity", grad_stats::samples),
         Entry::new("clip_grad_norm", "the gradient's scale, less above a largest norm", clip_grad_norm::samples),

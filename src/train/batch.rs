@@ -14,7 +14,7 @@ use crate::tensor::{Data, Tensor};
 #[derive(Clone, Debug)]
 pub struct DeviceImages {
     pixels: Option<VarView>,
-    labels: VarView,
+    pub(super) labels: VarView,
     image: [usize; 3],
     len: usize,
 }
@@ -48,12 +48,29 @@ impl DeviceImages {
     }
 }
 
+/// What the host has of a split, for passes that the device cannot hold all of it for.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    /// The images.
+    pub images: &'a Images,
+    /// Features of them, image by image ([`super::features`]).
+    pub features: Option<&'a [f32]>,
+}
+
+impl<'a> From<&'a Images> for Host<'a> {
+    fn from(images: &'a Images) -> Self {
+        Self { images, features: None }
+    }
+}
+
 /// The inputs by which a pass is told its batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Feed {
     pub indices: NodeId,
     /// Where the images do not lie on the device: the batch's pixels, and which of them to take (all, in order).
     pub streamed: Option<(NodeId, NodeId)>,
+    /// Where features do not lie on the device: the batch's, and how many numbers each image has.
+    pub features: Option<(NodeId, usize)>,
     /// Where repeats are augmented otherwise than the other images: which images of the batch are repeats.
     pub repeats: Option<NodeId>,
 }
@@ -115,12 +132,24 @@ pub(super) fn record_batch(
     let labels = g.var("labels", images.labels.clone());
     let labels = g.gather_labels(labels, indices)?;
     g.set_scope("");
-    Ok(Batch { feed: Feed { indices, streamed, repeats }, x, labels })
+    Ok(Batch { feed: Feed { indices, streamed, features: None, repeats }, x, labels })
 }
 
 impl Feed {
-    pub fn set(&self, executor: &mut dyn Executor, p: Program, chosen: &[u32], host: &Images) -> Result<(), ExecError> {
+    pub fn set(
+        &self,
+        executor: &mut dyn Executor,
+        p: Program,
+        chosen: &[u32],
+        host: Host<'_>,
+    ) -> Result<(), ExecError> {
         let n = chosen.len();
+        if let (Some((node, len)), Some(all)) = (self.features, host.features) {
+            let row = |&i: &u32| all.get(i as usize * len..(i as usize + 1) * len).unwrap_or_default();
+            let rows: Vec<f32> = chosen.iter().flat_map(row).copied().collect();
+            executor.set(p, node, &Tensor::f32([n, len], rows).expect("a row an image"))?;
+        }
+        let host = host.images;
         let tensor = |data| Tensor::new([n], data).expect("as many numbers as images");
         executor.set(p, self.indices, &tensor(Data::U32(chosen.to_vec())))?;
         if let Some((pixels, all)) = self.streamed {

@@ -49,6 +49,9 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Holds few activations and computes the others again in the backward pass: less memory, about a third more work.
     pub recompute: bool,
+    /// Computes what the frozen layers in front of a stage give once at its beginning, instead of at each step. The images of such a
+    /// stage are not augmented.
+    pub cache_features: bool,
     /// Learning rate that the schedule starts from.
     pub lr: f64,
     /// The seed of weights, order, dropout and split.
@@ -114,6 +117,7 @@ impl Default for TrainConfig {
             batch: 32,
             accumulate: 1,
             recompute: false,
+            cache_features: false,
             lr: 1e-3,
             seed: 0,
             split_seed: None,
@@ -174,6 +178,8 @@ impl TrainConfig {
         let clip = self.clip_grad_norm.is_none_or(|norm| norm.is_finite() && norm > 0.0);
         check(clip, "clip_grad_norm", "must be a positive number")?;
         stages::validate(&self.stages, self.epochs)?;
+        let frozen = self.stages.iter().any(|stage| !stage.freeze.is_empty());
+        check(frozen || !self.cache_features, "cache_features", "no stage freezes anything: say what in [[stages]] freeze")?;
         check(self.size >= 1, "size", "must be at least 1")?;
         check(self.channels == 1 || self.channels == 3, "channels", "must be 1 (grey) or 3 (RGB)")?;
         check((0.0..1.0).contains(&self.label_smoothing), "label_smoothing", "must lie in [0, 1)")?;

@@ -1,6 +1,7 @@
 //! The loop: epochs of steps, validation after each, the best weights kept.
 
 mod setup;
+mod stage;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +13,7 @@ use super::TrainError;
 use super::checkpoint::{self, BEST, EpochRowNoTime, LAST, LoopState};
 use super::config::TrainConfig;
 use super::profile::Profile;
-use super::stages::StagePlan;
-use super::step::{EvalPass, LOG_COLUMNS, Programs, TrainStep, Turn, probabilities};
+use super::step::{EvalPass, Host, LOG_COLUMNS, Turn, probabilities};
 use crate::data::Images;
 use crate::exec::{Executor, Program};
 use crate::graph::{Graph, VarView};
@@ -21,8 +21,8 @@ use crate::nn::Model;
 use crate::optim::{Schedule, Scheduler};
 use crate::report::data::EpochRow;
 use crate::store::{Param, ParamStore};
-use crate::tensor::Tensor;
 use crate::weights::{self, NamedTensor, WeightsFile};
+use stage::{Current, Stage};
 
 /// Steps between two looks at the log.
 const LOOK_EVERY: usize = 50;
@@ -62,9 +62,8 @@ pub struct Fit {
     params: Vec<Param>,
     store: ParamStore,
     executor: Box<dyn Executor>,
-    stages: Vec<(StagePlan, TrainStep)>,
-    /// The stage that is compiled.
-    current: (usize, Programs),
+    stages: Vec<Stage>,
+    current: Current,
     slots: Vec<(String, VarView)>,
     evals: Vec<(&'static str, EvalPass, Program)>,
     train: Arc<Images>,
@@ -128,7 +127,7 @@ impl Fit {
     /// Has some steps of a run that begins at `start` profiled.
     pub fn profile(&mut self, start: &Start) {
         let total = u64::from(self.config.epochs.saturating_sub(start.epochs.len() as u32)) * self.steps as u64;
-        self.profile = Some(Profile::new(self.executor.describe(), self.executor.running(self.current.1.step), total));
+        self.profile = Some(Profile::new(self.executor.describe(), self.executor.running(self.current.programs.step), total));
     }
 
     /// What was profiled, if [`Fit::profile`] asked for it.
@@ -151,7 +150,7 @@ impl Fit {
     /// The recorded step of a stage.
     #[must_use]
     pub fn recorded(&self, stage: usize) -> &Graph {
-        &self.stages[stage].1.graph
+        &self.stages[stage].step.graph
     }
 
     /// The network.
@@ -191,12 +190,13 @@ impl Fit {
     pub fn predict(&mut self, split: &str) -> Result<Option<Vec<f64>>, TrainError> {
         let Some((_, pass, program)) = self.evals.iter().find(|(name, ..)| *name == split) else { return Ok(None) };
         let Some((_, host)) = self.others.iter().find(|(name, _)| *name == split) else { return Ok(None) };
-        let logits = pass.run(self.executor.as_mut(), *program, host)?;
+        let logits = pass.run(self.executor.as_mut(), *program, &**host)?;
         Ok(Some(probabilities(&logits, self.model.outputs())))
     }
 
     fn validate(&mut self) -> Result<(f64, f64), TrainError> {
-        let p = self.predict("val")?.ok_or_else(|| TrainError::setting("data", "has no validation images"))?;
+        let p = self.predict_validation()?;
+        let p = p.ok_or_else(|| TrainError::setting("data", "has no validation images"))?;
         let labels = &self.images("val").expect("it was just predicted").labels;
         let metrics = crate::metrics::Metrics::new(labels, &p, self.classes)?;
         Ok((metrics.log_loss, metrics.accuracy))
@@ -226,12 +226,12 @@ impl Fit {
         let time = |e: &EpochRowNoTime| times.iter().find(|t| t.0 == e.epoch).map_or(0.0, |t| t.1);
         let done = state.epochs.len() as u32;
         let stage = self.stage_of(done + 1);
-        let scheduler = if *self.stages[stage].0.epochs.start() == done + 1 {
+        let scheduler = if *self.stages[stage].plan.epochs.start() == done + 1 {
             // The next stage begins afresh: `run` clears the optimizer.
             self.scheduler(stage)?
         } else {
             self.enter(stage)?;
-            Scheduler::resume(self.schedule(stage), self.stages[stage].0.lr, state.scheduler)?
+            Scheduler::resume(self.schedule(stage), self.stages[stage].plan.lr, state.scheduler)?
         };
         Ok(Start {
             scheduler,
@@ -241,41 +241,6 @@ impl Fit {
             step: state.step,
             notes: Vec::from_iter(other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref())),
         })
-    }
-
-    /// The stage that an epoch belongs to; the last one for those past the end.
-    fn stage_of(&self, epoch: u32) -> usize {
-        let within = self.stages.iter().position(|(plan, _)| plan.epochs.contains(&epoch));
-        within.unwrap_or(self.stages.len() - 1)
-    }
-
-    fn schedule(&self, stage: usize) -> Schedule {
-        let plan = &self.stages[stage].0;
-        let updates = plan.epochs.clone().count() * self.steps / self.config.accumulate;
-        TrainConfig::schedule_over(plan.schedule.as_ref(), updates as u64)
-    }
-
-    fn scheduler(&self, stage: usize) -> Result<Scheduler, TrainError> {
-        Ok(Scheduler::new(self.schedule(stage), self.stages[stage].0.lr)?)
-    }
-
-    /// Compiles a stage in the place of the one before.
-    fn enter(&mut self, stage: usize) -> Result<(), TrainError> {
-        if self.current.0 != stage {
-            self.current.1.release(self.executor.as_mut());
-            self.current = (stage, self.stages[stage].1.compile(self.executor.as_mut())?);
-        }
-        Ok(())
-    }
-
-    /// Goes over to a stage, with the optimizer's state at zero.
-    fn begin(&mut self, stage: usize) -> Result<Scheduler, TrainError> {
-        self.enter(stage)?;
-        for (_, slot) in &self.slots {
-            let zeros = Tensor::f32([slot.spec.numel()], vec![0.0; slot.spec.numel()]).expect("as long as itself");
-            self.executor.write_var(slot.var, &zeros)?;
-        }
-        self.scheduler(stage)
     }
 
     /// Runs the loop. With a folder, `last.safetensors` and `metrics.jsonl` are written after each epoch,
@@ -300,10 +265,14 @@ impl Fit {
             }
             let start = Instant::now();
             let stage = self.stage_of(epoch);
-            if epoch > 1 && *self.stages[stage].0.epochs.start() == epoch {
+            let begins = *self.stages[stage].plan.epochs.start() == epoch;
+            if begins && epoch > 1 {
                 scheduler = self.begin(stage)?;
             }
-            let per_epoch = matches!(self.stages[stage].0.schedule, Some(Schedule::ReduceOnPlateau { .. }));
+            if begins || epoch == done + 1 {
+                self.cache(events)?;
+            }
+            let per_epoch = matches!(self.stages[stage].plan.schedule, Some(Schedule::ReduceOnPlateau { .. }));
             let (train_loss, train_accuracy) = self.epoch(epoch, &mut step, &mut scheduler, per_epoch, events)?;
             let (val_loss, val_accuracy) = self.validate()?;
             let row = EpochRow {
@@ -370,9 +339,9 @@ impl Fit {
     ) -> Result<(f64, f64), TrainError> {
         let order = self.config.sampler.epoch(&self.train.labels, self.classes, self.config.seed, epoch);
         let (batch, accumulate) = (self.config.batch, self.config.accumulate);
-        let (stage, programs) = self.current;
+        let (stage, programs) = (self.current.stage, self.current.programs);
         // The optimizer counts the steps of its stage.
-        let epochs_before = u64::from(epoch - self.stages[stage].0.epochs.start());
+        let epochs_before = u64::from(epoch - self.stages[stage].plan.epochs.start());
         let updates_before = epochs_before * (self.steps / accumulate) as u64;
         let mut rows = Vec::new();
         let batches = order.images.chunks_exact(batch).zip(order.repeats.chunks_exact(batch));
@@ -382,11 +351,12 @@ impl Fit {
             }
             let (lr, update) = (scheduler.lr(), updates_before + (row / accumulate) as u64 + 1);
             let turn = Turn { chosen, repeats, seed: self.config.seed, step: *step, update, lr, row };
-            let (recorded, executor) = (&self.stages[stage].1, self.executor.as_mut());
+            let (recorded, executor) = (&self.stages[stage].step, self.executor.as_mut());
+            let host = Host { images: &self.train, features: self.current.features() };
             let profile = self.profile.as_mut().and_then(|p| p.next_wanted().then_some(p));
             match profile {
-                Some(profile) => profile.push(recorded.run_profiled(executor, programs.step, &self.train, &turn)?),
-                None => recorded.run(executor, programs.step, &self.train, &turn)?,
+                Some(profile) => profile.push(recorded.run_profiled(executor, programs.step, host, &turn)?),
+                None => recorded.run(executor, programs.step, host, &turn)?,
             }
             *step += 1;
             if (row + 1) % accumulate == 0 {
@@ -397,7 +367,7 @@ impl Fit {
             }
             if (row + 1) % LOOK_EVERY == 0 || row + 1 == self.steps {
                 let seen = rows.len();
-                rows = self.stages[stage].1.log(self.executor.as_mut(), row + 1)?;
+                rows = self.stages[stage].step.log(self.executor.as_mut(), row + 1)?;
                 check_finite(&rows[seen..], epoch, seen)?;
                 let recent = &rows[seen..];
                 let loss = recent.iter().map(|r| f64::from(r[0])).sum::<f64>() / recent.len().max(1) as f64;

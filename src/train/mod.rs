@@ -7,6 +7,7 @@ pub mod config;
 pub mod describe;
 mod error;
 pub mod evaluate;
+pub mod features;
 pub mod fit;
 pub mod folds;
 pub mod infer;

@@ -15,7 +15,7 @@ use wildmatch::WildMatch;
 
 use super::TrainError;
 use super::config::TrainConfig;
-use crate::nn::plan::Action;
+use crate::nn::plan::{Action, Step};
 use crate::nn::{Layer, Model};
 use crate::optim::{OptimizerKind, Schedule};
 use crate::store::{ALIGN, Param, ParamStore, Role};
@@ -88,6 +88,9 @@ pub struct StagePlan {
     pub fixed_norms: BTreeSet<String>,
     /// How many of the network's numbers it trains.
     pub trained: usize,
+    /// How many of the network's first steps give an image the same values throughout the stage, where at least one of them has
+    /// parameters, and the steps behind them read nothing but what the last of them gives. 0: there is no such part.
+    pub frozen: usize,
 }
 
 /// Neighbouring parameters that are treated alike.
@@ -186,13 +189,16 @@ pub fn plan(
             return Err(TrainError::setting("stages.freeze", problem));
         }
         let trained = params.iter().filter(|p| rules.trains(p)).map(|p| p.view.spec.numel()).sum();
+        let fixed_norms = fixed_norms(model, &params, stage.batch_norm, rules);
+        let frozen = frozen(model, &params, &fixed_norms, rules);
         plans.push(StagePlan {
             epochs,
             lr: stage.lr.unwrap_or(config.lr),
             schedule: stage.schedule.clone().or_else(|| config.schedule.clone()),
             groups,
-            fixed_norms: fixed_norms(model, &params, stage.batch_norm, rules),
+            fixed_norms,
             trained,
+            frozen,
         });
     }
     Ok((params, plans))
@@ -275,6 +281,24 @@ fn fixed_norms(model: &Model, params: &[Param], batch_norm: BatchNorm, rules: &R
     fixed.map(|step| step.name.clone()).collect()
 }
 
+/// See [`StagePlan::frozen`].
+fn frozen(model: &Model, params: &[Param], fixed_norms: &BTreeSet<String>, rules: &Rules) -> usize {
+    let steps = model.steps();
+    let stays = |step: &&Step| {
+        step.params.clone().all(|i| !rules.trains(&params[i]))
+            && match &step.action {
+                Action::Layer(Layer::BatchNorm) => fixed_norms.contains(&step.name),
+                Action::Layer(Layer::Dropout { p }) => *p == 0.0,
+                _ => true,
+            }
+    };
+    let same = steps.iter().take_while(stays).count();
+    // Value k is what the first k steps give: a block must lie before it or behind it.
+    let is_cut = |k: &usize| steps[*k..].iter().flat_map(|step| &step.inputs).all(|input| input >= k);
+    let cut = (1..=same).rev().find(is_cut).unwrap_or(0);
+    if steps[..cut].iter().any(|step| !step.params.is_empty()) { cut } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,6 +359,29 @@ mod tests {
             assert!(ranges.windows(2).all(|w| w[0].end <= w[1].start));
             assert!(ranges.iter().all(|r| r.start % ALIGN == 0));
         }
+    }
+
+    #[test]
+    fn a_frozen_part_ends_between_blocks_and_before_dropout() {
+        let front = |network: &str, stage: &str| {
+            let config: TrainConfig = toml::from_str(&format!("epochs = 1\n[[stages]]\n{stage}")).unwrap();
+            let model = Model::new(network, [1, 16, 16], 2).unwrap();
+            let mut store = ParamStore::new();
+            model.init(&mut store, 0);
+            let frozen = plan(&config, &model, &mut store).unwrap().1[0].frozen;
+            frozen.checked_sub(1).map_or("", |last| model.steps()[last].name.as_str()).to_owned()
+        };
+        let blocks = "conv2-bn-relu-a.0=2x[[conv2-bn-relu-conv2-bn]+-relu]-dropout0-gap-flatten-dropout-fc=dense2";
+        let (all, rest) = ("\"conv*\", \"bn*\"", "\"a.0.*\", \"a.1.*\"");
+        let stage = |names: &str, more: &str| format!("freeze = [{names}]\n{more}");
+        assert_eq!(front(blocks, &stage(&[all, rest].join(", "), "")), "flatten1");
+        assert_eq!(front(blocks, &stage(all, "")), "relu1");
+        // Half a block is no part: what comes behind adds the block's input.
+        assert_eq!(front(blocks, &stage(&[all, "\"a.0.*\", \"a.1.conv1.*\""].join(", "), "")), "a.0.relu2");
+        assert_eq!(front(blocks, &stage(&[all, rest].join(", "), "batch_norm = \"train\"")), "conv1");
+        assert_eq!(front(blocks, &stage("\"fc.weight\"", "")), "");
+        assert_eq!(front("conv2-dropout-relu-gap-flatten-dense2", &stage("\"conv*\"", "")), "conv1");
+        assert_eq!(front("flatten-relu-dense4-relu-dense2", &stage("\"dense2.*\"", "")), "");
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::TrainError;
-pub use super::batch::{Augmentation, DeviceImages};
-use super::batch::{Feed, record_batch};
+pub use super::batch::{Augmentation, DeviceImages, Host};
+use super::batch::{Batch, Feed, record_batch};
+use super::features::FromFeatures;
 use super::update::{self, Accumulate, Hyper, UpdateGroup};
-use crate::data::Images;
 use crate::exec::{ExecError, Executor, Program};
 use crate::graph::{Graph, NodeId, Pass, VarView};
 use crate::nn::plan::Action;
@@ -162,6 +162,8 @@ pub struct StepOptions<'a> {
     pub fixed_norms: Option<&'a BTreeSet<String>>,
     /// Holds the activations at the borders of blocks and behind pooling only; see [`recompute`].
     pub recompute: bool,
+    /// Begins with features in place of images, which then are not augmented.
+    pub features: Option<FromFeatures<'a>>,
 }
 
 impl TrainStep {
@@ -174,11 +176,19 @@ impl TrainStep {
         let rng = g.input("seed and step", Spec::u32([2]));
         let row = g.input("log row", Spec::u32([1]));
         let normalise = (parts.mean, parts.std);
-        let batch = record_batch(&mut g, parts.images, parts.batch, normalise, Some((parts.augmentation, rng)))?;
+        let (model, all) = (parts.model, parts.params);
+        let (first, batch) = match parts.options.features {
+            Some(from) => (from.steps, from.features.record_batch(&mut g, parts.images, parts.batch)?),
+            None => {
+                let augmentation = Some((parts.augmentation, rng));
+                (0, record_batch(&mut g, parts.images, parts.batch, normalise, augmentation)?)
+            }
+        };
         let fixed = |name: &str| parts.options.fixed_norms.is_some_and(|names| names.contains(name));
-        let forward = parts.model.forward_with(&mut g, parts.params, batch.x, Mode::Train { rng }, &fixed)?;
-        let loss = parts.loss.record(&mut g, parts.weights, parts.model.head(), forward.logits, batch.labels)?;
-        let gradients = update::record_gradients(&mut g, loss, parts.params, &forward.leaves, parts.groups)?;
+        let forward = model.part(&mut g, all, batch.x, first..model.steps().len(), Mode::Train { rng }, &fixed)?;
+        let loss = parts.loss.record(&mut g, parts.weights, model.head(), forward.logits, batch.labels)?;
+        let own = model.steps().get(first).map_or(all.len(), |step| step.params.start);
+        let gradients = update::record_gradients(&mut g, loss, &all[own..], &forward.leaves, parts.groups)?;
         g.set_pass(Pass::Update);
         g.set_scope("log");
         let loss_cell = g.reshape(loss, &Shape::from([1, 1]))?;
@@ -203,16 +213,17 @@ impl TrainStep {
         let log = parts.log.clone();
         let feed = batch.feed;
         let step = Self { graph: Arc::new(g), loss, gradient, feed, rng, row, log, batch: parts.batch, hypers, late };
-        Ok(if parts.options.recompute { step.recomputed(&borders(parts.model, &forward, batch.x)) } else { step })
+        Ok(if parts.options.recompute { step.recomputed(&borders(model, first, &forward, batch.x)) } else { step })
     }
 
     /// The step with all activations but these computed twice.
     fn recomputed(mut self, kept: &[NodeId]) -> Self {
         let (graph, places) = recompute(&self.graph, kept);
         let move_to = |id: &mut NodeId| *id = places[id.index()];
-        let Feed { indices, streamed, repeats } = &mut self.feed;
+        let Feed { indices, streamed, features, repeats } = &mut self.feed;
         [&mut self.loss, &mut self.gradient, &mut self.rng, &mut self.row, indices].into_iter().for_each(move_to);
-        streamed.iter_mut().flat_map(|(a, b)| [a, b]).chain(repeats).for_each(move_to);
+        let features = features.iter_mut().map(|(node, _)| node);
+        streamed.iter_mut().flat_map(|(a, b)| [a, b]).chain(features).chain(repeats).for_each(move_to);
         self.hypers.iter_mut().for_each(|h| move_to(&mut h.node));
         self.late.iter_mut().for_each(|late| move_to(&mut late.first_row_of_step));
         self.graph = Arc::new(graph);
@@ -251,14 +262,14 @@ impl TrainStep {
     ///
     /// # Errors
     /// The device failed.
-    pub fn run(
+    pub fn run<'a>(
         &self,
         executor: &mut dyn Executor,
         program: Program,
-        host: &Images,
+        host: impl Into<Host<'a>>,
         turn: &Turn<'_>,
     ) -> Result<(), ExecError> {
-        self.set(executor, program, host, turn)?;
+        self.set(executor, program, host.into(), turn)?;
         executor.run(program)
     }
 
@@ -270,7 +281,7 @@ impl TrainStep {
         &self,
         executor: &mut dyn Executor,
         program: Program,
-        host: &Images,
+        host: Host<'_>,
         turn: &Turn<'_>,
     ) -> Result<RunProfile, ExecError> {
         executor.wait()?;
@@ -286,7 +297,7 @@ impl TrainStep {
     }
 
     /// Hands over what differs from step to step.
-    fn set(&self, executor: &mut dyn Executor, p: Program, host: &Images, turn: &Turn<'_>) -> Result<(), ExecError> {
+    fn set(&self, executor: &mut dyn Executor, p: Program, host: Host<'_>, turn: &Turn<'_>) -> Result<(), ExecError> {
         debug_assert_eq!(turn.chosen.len(), self.batch);
         self.feed.set(executor, p, turn.chosen, host)?;
         if let Some(repeats) = self.feed.repeats {
@@ -313,19 +324,26 @@ impl TrainStep {
     }
 }
 
-/// The activations that a step holds when it computes the others twice: the images, what comes out of a block that lies in no
-/// other, and what comes out of a pooling layer between blocks.
-fn borders(model: &Model, forward: &Forward, x: NodeId) -> Vec<NodeId> {
+/// The activations that a step holds when it computes the others twice: what it begins with (the images, or what is before step
+/// `first`), what comes out of a block that lies in no other, and what comes out of a pooling layer between blocks.
+fn borders(model: &Model, first: usize, forward: &Forward, x: NodeId) -> Vec<NodeId> {
     let is_border = |i: usize| match model.groups().iter().find(|g| g.steps.contains(&i)) {
         Some(group) => i + 1 == group.steps.end,
         None => matches!(model.steps()[i].action, Action::Layer(Layer::Pool { .. } | Layer::AdaptiveAvgPool { .. })),
     };
-    let layers = forward.layers.iter().enumerate().filter(|(i, _)| is_border(*i));
+    let layers = (first..).zip(&forward.layers).filter(|(i, _)| is_border(*i));
     std::iter::once(x).chain(layers.map(|(_, (_, output))| *output)).collect()
 }
 
-fn word(value: u32) -> Tensor {
+pub(super) fn word(value: u32) -> Tensor {
     Tensor::new([1], Data::U32(vec![value])).expect("one number")
+}
+
+/// The batches of a pass over `len` images, each with the number of its first. The last one is filled up with the last image: rows past
+/// the end are not kept.
+pub(super) fn in_turn(len: usize, batch: usize) -> impl Iterator<Item = (usize, Vec<u32>)> {
+    let batches = (0..len).step_by(batch);
+    batches.map(move |first| (first, (first..first + batch).map(|i| i.min(len - 1) as u32).collect()))
 }
 
 /// An evaluation pass over one split: logits of all images into a variable that is read once.
@@ -349,18 +367,46 @@ impl EvalPass {
         params: &[Param],
         images: &DeviceImages,
         batch: usize,
-        (mean, std): (&[f32], &[f32]),
+        normalise: (&[f32], &[f32]),
+        logits: &VarView,
+    ) -> Result<Self, TrainError> {
+        let batch = batch.min(images.len()).max(1);
+        let begin = |g: &mut Graph| record_batch(g, images, batch, normalise, None);
+        Self::begun(model, params, (0, &begin), (batch, images.len()), logits)
+    }
+
+    /// Records one that begins with features of the images.
+    ///
+    /// # Errors
+    /// As [`EvalPass::record`].
+    pub fn record_cached(
+        model: &Model,
+        params: &[Param],
+        images: &DeviceImages,
+        batch: usize,
+        from: FromFeatures<'_>,
+        logits: &VarView,
+    ) -> Result<Self, TrainError> {
+        let batch = batch.min(images.len()).max(1);
+        let begin = |g: &mut Graph| from.features.record_batch(g, images, batch);
+        Self::begun(model, params, (from.steps, &begin), (batch, images.len()), logits)
+    }
+
+    /// `begin` records what step `first` takes.
+    fn begun(
+        model: &Model,
+        params: &[Param],
+        (first, begin): (usize, &dyn Fn(&mut Graph) -> Result<Batch, TrainError>),
+        (batch, len): (usize, usize),
         logits: &VarView,
     ) -> Result<Self, TrainError> {
         let mut g = Graph::new();
         let row = g.input("first row", Spec::u32([1]));
-        let batch_size = batch.min(images.len()).max(1);
-        let batch = record_batch(&mut g, images, batch_size, (mean, std), None)?;
-        let forward = model.forward(&mut g, params, batch.x, Mode::Eval)?;
+        let Batch { feed, x, .. } = begin(&mut g)?;
+        let forward = model.part(&mut g, params, x, first..model.steps().len(), Mode::Eval, &|_| false)?;
         g.set_pass(Pass::Update);
         g.write_rows(logits.clone(), forward.logits, row)?;
-        let graph = Arc::new(g);
-        Ok(Self { graph, feed: batch.feed, row, logits: logits.clone(), batch: batch_size, len: images.len() })
+        Ok(Self { graph: Arc::new(g), feed, row, logits: logits.clone(), batch, len })
     }
 
     /// What was recorded.
@@ -381,10 +427,14 @@ impl EvalPass {
     ///
     /// # Errors
     /// The device failed.
-    pub fn run(&self, executor: &mut dyn Executor, program: Program, host: &Images) -> Result<Vec<f32>, ExecError> {
-        for first in (0..self.len).step_by(self.batch) {
-            // The last batch is filled up with its last image; rows past the end are not stored.
-            let chosen: Vec<u32> = (first..first + self.batch).map(|i| i.min(self.len - 1) as u32).collect();
+    pub fn run<'a>(
+        &self,
+        executor: &mut dyn Executor,
+        program: Program,
+        host: impl Into<Host<'a>>,
+    ) -> Result<Vec<f32>, ExecError> {
+        let host = host.into();
+        for (first, chosen) in in_turn(self.len, self.batch) {
             self.feed.set(executor, program, &chosen, host)?;
             executor.set(program, self.row, &word(first as u32))?;
             executor.run(program)?;

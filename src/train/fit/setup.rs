@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::stage::{Cache, Stage};
 use super::{EVAL_BATCH, Fit, json};
-use crate::exec::Executor;
+use crate::exec::{ExecError, Executor};
 use crate::graph::VarView;
 use crate::nn::{Head, Model};
 use crate::shape::Spec;
 use crate::store::ParamStore;
 use crate::tensor::Tensor;
 use crate::train::config::TrainConfig;
+use crate::train::features::{self, FeaturePass, Features, FromFeatures};
 use crate::train::stages::{self, StagePlan};
 use crate::train::step::{
     Augmentation, DeviceImages, EvalPass, LOG_COLUMNS, LossSettings, StepOptions, StepParts, TrainStep,
@@ -69,6 +71,12 @@ impl Fit {
         model.init(&mut store, config.seed);
         let (params, plans) = stages::plan(&config, &model, &mut store)?;
         let slots = add_slots(&mut store, &config.optimizer, stages::trained_len(&plans));
+        let cached = |plan: &StagePlan| if config.cache_features { plan.frozen } else { 0 };
+        if config.cache_features && plans.iter().all(|plan| cached(plan) == 0) {
+            let problem = "no stage begins with frozen layers that give an image the same features at each step: freeze the first \
+                           ones, batch_norm not \"train\", and no dropout among them";
+            return Err(TrainError::setting("cache_features", problem));
+        }
         let limit = if data.streamed { Some(0) } else { executor.max_tensor_bytes() };
         let images = DeviceImages::add(&mut store, "train", &train, limit);
         // Whole updates.
@@ -91,12 +99,41 @@ impl Fit {
             let logits = store.add_var(&format!("{name} logits"), spec, None);
             others.push((name, host, on_device, logits));
         }
-        executor.load(&store)?;
+        let val_images = others.iter().find(|(name, ..)| *name == "val").map_or(0, |(_, host, ..)| host.len());
+        let splits = [("training", train.len()), ("validation", val_images)];
+        let cut: Vec<usize> = plans.iter().map(cached).filter(|&steps| steps > 0).collect();
+        let widths: Vec<usize> = cut.iter().map(|&steps| model.shape_before(steps).numel()).collect();
+        let mut held = splits.map(|(name, images)| features::add_var(&mut store, name, images, &widths, limit));
+        match executor.load(&store) {
+            // What the device has no room for the host can hold.
+            Err(ExecError::OutOfMemory(_)) if held.iter().any(Option::is_some) => {
+                held.iter_mut().filter_map(Option::take).for_each(|view| store.empty(&view));
+                executor.load(&store)?;
+            }
+            other => other?,
+        }
 
         let mean = config.mean.clone().unwrap_or_default();
         let std = config.std.clone().unwrap_or_default();
+        // What a training step has memory for, an evaluation pass has.
+        let eval_batch = EVAL_BATCH.min(config.batch);
         let mut stages = Vec::with_capacity(plans.len());
         for (plan, sums) in plans.into_iter().zip(&sums) {
+            let steps = cached(&plan);
+            let val = others.iter().find(|(name, ..)| *name == "val").filter(|_| steps > 0);
+            let cache = val.map(|(_, _, on_device, logits)| {
+                let one = model.shape_before(steps);
+                let [train, val] = [0, 1].map(|i| Features::new(splits[i].1, &one, held[i].as_ref()));
+                let pass = |images, batch, to| {
+                    FeaturePass::record(&model, &params, steps, images, batch, (&mean, &std), to)
+                };
+                let passes = [pass(&images, config.batch, &train)?, pass(on_device, eval_batch, &val)?];
+                let from = FromFeatures { steps, features: &val };
+                let eval = EvalPass::record_cached(&model, &params, on_device, eval_batch, from, logits)?;
+                let layer = model.steps()[steps - 1].name.clone();
+                Ok::<_, TrainError>(Cache { layer, train, val, passes, eval })
+            });
+            let cache = cache.transpose()?;
             let groups: Vec<UpdateGroup> = plan.groups.iter().map(|g| UpdateGroup::new(g, &slots)).collect();
             let step = TrainStep::record(StepParts {
                 model: &model,
@@ -118,17 +155,16 @@ impl Fit {
                     accumulate: (config.accumulate > 1).then_some(Accumulate { batches: config.accumulate, sums }),
                     fixed_norms: Some(&plan.fixed_norms),
                     recompute: config.recompute,
+                    features: cache.as_ref().map(|cache| FromFeatures { steps, features: &cache.train }),
                 },
             })?;
-            stages.push((plan, step));
+            stages.push(Stage { plan, step, cache });
         }
         // Later stages too, so that one that does not fit the device says so before the first has run for hours.
-        for (_, step) in stages.iter().skip(1).rev() {
-            step.compile(executor.as_mut())?.release(executor.as_mut());
+        for stage in stages.iter().skip(1).rev() {
+            stage.check(executor.as_mut())?;
         }
-        let current = (0, stages[0].1.compile(executor.as_mut())?);
-        // What a training step has memory for, an evaluation pass has.
-        let eval_batch = EVAL_BATCH.min(config.batch);
+        let current = stages[0].compile(0, executor.as_mut())?;
         let mut evals = Vec::new();
         let mut hosts = Vec::new();
         for (name, host, on_device, logits) in others {

@@ -1,0 +1,152 @@
+//! The stages of a loop: which one an epoch belongs to, and what happens where one begins.
+
+use super::{Event, Fit};
+use crate::exec::{ExecError, Executor, Program};
+use crate::optim::{Schedule, Scheduler};
+use crate::tensor::Tensor;
+use crate::train::config::TrainConfig;
+use crate::train::features::{FeaturePass, Features};
+use crate::train::stages::StagePlan;
+use crate::train::step::{EvalPass, Host, Programs, TrainStep, probabilities};
+use crate::train::{Augment, TrainError};
+
+/// A stage that is recorded.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub plan: StagePlan,
+    pub step: TrainStep,
+    /// Where its frozen part is computed once.
+    pub cache: Option<Cache>,
+}
+
+/// Features of the images that a stage trains and chooses by.
+#[derive(Debug)]
+pub(super) struct Cache {
+    /// The layer that gives them.
+    pub layer: String,
+    pub train: Features,
+    pub val: Features,
+    /// What computes each of them.
+    pub passes: [FeaturePass; 2],
+    /// Validation from features.
+    pub eval: EvalPass,
+}
+
+/// The stage that is compiled.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub stage: usize,
+    pub programs: Programs,
+    /// Validation from features.
+    eval: Option<Program>,
+    /// The features that the host holds, for training and for validation.
+    kept: [Option<Vec<f32>>; 2],
+}
+
+impl Current {
+    /// The training images' features, where the host holds them.
+    pub fn features(&self) -> Option<&[f32]> {
+        self.kept[0].as_deref()
+    }
+
+    fn release(self, executor: &mut dyn Executor) {
+        self.programs.release(executor);
+        self.eval.into_iter().for_each(|program| executor.release(program));
+    }
+}
+
+impl Stage {
+    /// Compiles it as number `stage`.
+    pub fn compile(&self, stage: usize, executor: &mut dyn Executor) -> Result<Current, ExecError> {
+        let programs = self.step.compile(executor)?;
+        let eval = self.cache.as_ref().map(|cache| cache.eval.compile(executor)).transpose()?;
+        Ok(Current { stage, programs, eval, kept: [None, None] })
+    }
+
+    /// That it fits the device.
+    pub fn check(&self, executor: &mut dyn Executor) -> Result<(), ExecError> {
+        for pass in self.cache.iter().flat_map(|cache| &cache.passes) {
+            let program = pass.compile(executor)?;
+            executor.release(program);
+        }
+        self.compile(0, executor)?.release(executor);
+        Ok(())
+    }
+}
+
+impl Fit {
+    /// The stage that an epoch belongs to; the last one for those past the end.
+    pub(super) fn stage_of(&self, epoch: u32) -> usize {
+        let within = self.stages.iter().position(|stage| stage.plan.epochs.contains(&epoch));
+        within.unwrap_or(self.stages.len() - 1)
+    }
+
+    pub(super) fn schedule(&self, stage: usize) -> Schedule {
+        let plan = &self.stages[stage].plan;
+        let updates = plan.epochs.clone().count() * self.steps / self.config.accumulate;
+        TrainConfig::schedule_over(plan.schedule.as_ref(), updates as u64)
+    }
+
+    pub(super) fn scheduler(&self, stage: usize) -> Result<Scheduler, TrainError> {
+        Ok(Scheduler::new(self.schedule(stage), self.stages[stage].plan.lr)?)
+    }
+
+    /// Compiles a stage in the place of the one before.
+    pub(super) fn enter(&mut self, stage: usize) -> Result<(), TrainError> {
+        if self.current.stage != stage {
+            let executor = self.executor.as_mut();
+            let next = self.stages[stage].compile(stage, executor)?;
+            std::mem::replace(&mut self.current, next).release(executor);
+        }
+        Ok(())
+    }
+
+    /// Goes over to a stage, with the optimizer's state at zero.
+    pub(super) fn begin(&mut self, stage: usize) -> Result<Scheduler, TrainError> {
+        self.enter(stage)?;
+        for (_, slot) in &self.slots {
+            let zeros = Tensor::f32([slot.spec.numel()], vec![0.0; slot.spec.numel()]).expect("as long as itself");
+            self.executor.write_var(slot.var, &zeros)?;
+        }
+        self.scheduler(stage)
+    }
+
+    /// Computes the features that the present stage begins with, if it does.
+    pub(super) fn cache(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainError> {
+        let stage = self.current.stage;
+        let Some(cache) = &self.stages[stage].cache else { return Ok(()) };
+        events(Event::Note(&self.what_is_cached(stage, cache)));
+        let [train, val] = &cache.passes;
+        let Some((_, images)) = self.others.iter().find(|(name, _)| *name == "val") else { return Ok(()) };
+        let executor = self.executor.as_mut();
+        self.current.kept = [train.compute(executor, &self.train)?, val.compute(executor, images)?];
+        Ok(())
+    }
+
+    fn what_is_cached(&self, stage: usize, cache: &Cache) -> String {
+        let changes = |augment: &Option<Augment>| augment.as_ref().is_some_and(|a| !a.is_identity());
+        let augmented = changes(&self.config.augment) || changes(&self.config.augment_repeats);
+        let mib = (cache.train.bytes() + cache.val.bytes()) as f64 / f64::from(1 << 20);
+        format!(
+            "stage {} of {}: computes the output of {} once for {} training and {} validation images, {} numbers each: {mib:.1} MiB, held by the {}{}",
+            stage + 1,
+            self.stages.len(),
+            cache.layer,
+            cache.train.images(),
+            cache.val.images(),
+            cache.train.width(),
+            if cache.train.on_device() { "device" } else { "host" },
+            if augmented { "; its images are not augmented" } else { "" },
+        )
+    }
+
+    /// Probabilities of the validation images, from features where the present stage has them.
+    pub(super) fn predict_validation(&mut self) -> Result<Option<Vec<f64>>, TrainError> {
+        let Current { stage, eval, kept, .. } = &self.current;
+        let (Some(cache), Some(program)) = (&self.stages[*stage].cache, *eval) else { return self.predict("val") };
+        let Some((_, images)) = self.others.iter().find(|(name, _)| *name == "val") else { return Ok(None) };
+        let host = Host { images, features: kept[1].as_deref() };
+        let logits = cache.eval.run(self.executor.as_mut(), program, host)?;
+        Ok(Some(probabilities(&logits, self.model.outputs())))
+    }
+}
