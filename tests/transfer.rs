@@ -15,6 +15,7 @@ use radiograd::gpu::Options;
 use radiograd::graph::{Graph, NodeId, Pass};
 use radiograd::nn::Model;
 use radiograd::profile::{HostTimes, RunProfile};
+use radiograd::report::data::EpochRow;
 use radiograd::store::{ParamStore, VarId};
 use radiograd::tensor::Tensor;
 use radiograd::train::step::{StepOptions, Turn};
@@ -112,22 +113,25 @@ fn what_is_frozen_stays_bit_by_bit_and_then_learns() {
     }
 }
 
-/// Each of the three breaks lies elsewhere: within the first stage, between the two, within the second one.
-fn resumes_to_the_same_bytes(config: &TrainConfig) {
+/// A run that breaks off after each of its epochs in turn: within a stage, and between two. Gives the notes of the whole one, and the rows of
+/// its log.
+fn resumes_to_the_same_bytes(config: &TrainConfig) -> (Vec<String>, Vec<EpochRow>) {
     let whole = tempfile::tempdir().unwrap();
-    let broken: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-    train(whole.path(), config, fast(), false, &mut |epoch, _| {
-        if let Some(dir) = broken.get(epoch as usize - 1) {
-            for file in std::fs::read_dir(whole.path()).unwrap() {
-                let file = file.unwrap();
-                std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
-            }
+    let mut broken = Vec::new();
+    let notes = train(whole.path(), config, fast(), false, &mut |_, _| {
+        let dir = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(whole.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
         }
+        broken.push(dir);
     });
     for dir in &broken {
         train(dir.path(), config, fast(), true, &mut |_, _| {});
         assert_same_files(whole.path(), dir.path(), "resumed");
     }
+    let log = std::fs::read_to_string(whole.path().join("metrics.jsonl")).unwrap();
+    (notes, log.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
 fn assert_same_files(a: &Path, b: &Path, what: &str) {
@@ -137,9 +141,31 @@ fn assert_same_files(a: &Path, b: &Path, what: &str) {
     }
 }
 
+/// The first stage learns nothing, so its second and third epochs are no better than its first.
+#[test]
+fn patience_ends_a_stage_and_goes_on_with_the_next() {
+    let text = "epochs = 8\npatience = 2\ndecay = \"matrices\"\n\
+        [[stages]]\nepochs = 5\nlr = 1e-30\nfreeze = [\"conv*\", \"bn*\"]\n[[stages]]\n";
+    for cache_features in [false, true] {
+        let config = TrainConfig { cache_features, ..config(text) };
+        let (notes, rows) = resumes_to_the_same_bytes(&config);
+        let losses: Vec<f64> = rows.iter().map(|row| row.val_loss).collect();
+        assert_eq!((rows.len(), &losses[1..3]), (6, &[losses[0]; 2][..]), "{losses:?}");
+        assert!(losses[3] != losses[0] && rows[3].learning_rate > 1e-3, "{rows:?}");
+        let stages: Vec<&String> = notes.iter().filter(|note| !note.contains("once")).collect();
+        let expected = [
+            "stage 1 of 2: epochs 1 to 5, trains 14 of 296 parameters, learning rate 1e-30",
+            "stage 1 of 2 ends after epoch 3: the validation loss is no better since epoch 1",
+            "stage 2 of 2: epochs 4 to 6, trains 296 of 296 parameters, learning rate 0.01",
+        ];
+        assert_eq!(stages, expected);
+    }
+}
+
 #[test]
 fn stages_resume_to_the_same_bytes() {
-    resumes_to_the_same_bytes(&config(TWO_STAGES));
+    let (notes, _) = resumes_to_the_same_bytes(&config(TWO_STAGES));
+    assert_eq!(notes[1], "stage 2 of 2: epochs 3 to 4, trains 296 of 296 parameters, learning rate 0.002");
     resumes_to_the_same_bytes(&TrainConfig { cache_features: true, ..config(TWO_STAGES) });
 }
 

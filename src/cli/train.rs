@@ -91,7 +91,7 @@ pub struct TrainArgs {
     /// Leave patients of this folder of images (a set, a split or a class) out of training and validation; again for further folders
     #[arg(long, value_name = "DIR")]
     pub exclude_patients: Vec<String>,
-    /// Stop after so many epochs without a better validation loss; 0: never
+    /// Stop after so many epochs without a better validation loss, or go on with the next stage where one is left; 0: never
     #[arg(long)]
     pub patience: Option<u32>,
     /// Weights to begin with: a .safetensors or .pth file, a run folder (its best weights), or the name of published ones that `radiograd

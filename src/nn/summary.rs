@@ -381,7 +381,7 @@ fn grouped(n: u64) -> String {
 }
 
 /// Three digits and a prefix of powers of 1000: `1.23 M`.
-fn scaled(n: u64) -> String {
+pub(crate) fn scaled(n: u64) -> String {
     let mut value = n as f64;
     for prefix in ["", " k", " M", " G", " T"] {
         let decimals = match value {

@@ -36,6 +36,9 @@ pub struct LoopState {
     pub epochs: Vec<EpochRowNoTime>,
     /// The epoch with the lowest validation loss so far; 0 before the first.
     pub best_epoch: u32,
+    /// The first epoch of each stage that has begun; empty where an older version wrote it: as planned.
+    #[serde(default)]
+    pub begun: Vec<u32>,
     /// BLAKE3 of the data that the run sees.
     pub content_hash: String,
     /// The kernels that measuring put in place of the table's; absent where there are none.

@@ -64,7 +64,8 @@ pub struct TrainConfig {
     /// `init` were trained on. Each is a set, one split of it or one class. The test images stay as they are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_patients: Vec<String>,
-    /// Epochs without a better validation loss after which the run ends; 0: never.
+    /// Epochs without a better validation loss after which the run ends, or with stages the stage, which looks at its own epochs alone;
+    /// 0: never.
     pub patience: u32,
     /// Share of the label spread over all classes.
     pub label_smoothing: f64,

@@ -92,6 +92,8 @@ pub struct Start {
     best_epoch: u32,
     best: Option<Vec<NamedTensor>>,
     step: u64,
+    /// The first epoch of each stage that has begun.
+    begun: Vec<u32>,
     notes: Vec<String>,
 }
 
@@ -214,7 +216,8 @@ impl Fit {
             if self.config.init.is_some() {
                 checkpoint::write_shared(self.executor.as_mut(), &self.store)?;
             }
-            return Ok(Start { scheduler, epochs: Vec::new(), best_epoch: 0, best: None, step: 0, notes });
+            let (epochs, begun) = (Vec::new(), Vec::new());
+            return Ok(Start { scheduler, epochs, best_epoch: 0, best: None, step: 0, begun, notes });
         };
         let (path, executor) = (folder.join(LAST), self.executor.as_mut());
         let state = checkpoint::load_last(&path, executor, &mut self.store, &self.slots, &self.content_hash)?;
@@ -224,21 +227,24 @@ impl Fit {
         // The checkpoint holds no times, so that equal runs write equal checkpoints; the log has them.
         let times = read_seconds(&folder.join("metrics.jsonl"));
         let time = |e: &EpochRowNoTime| times.iter().find(|t| t.0 == e.epoch).map_or(0.0, |t| t.1);
-        let done = state.epochs.len() as u32;
-        let stage = self.stage_of(done + 1);
-        let scheduler = if *self.stages[stage].plan.epochs.start() == done + 1 {
-            // The next stage begins afresh: `run` clears the optimizer.
-            self.scheduler(stage)?
-        } else {
-            self.enter(stage)?;
-            Scheduler::resume(self.schedule(stage), self.stages[stage].plan.lr, state.scheduler)?
+        let epochs: Vec<EpochRow> = state.epochs.iter().map(|e| e.with_seconds(time(e))).collect();
+        let begun = if state.begun.is_empty() { self.planned(epochs.len() as u32) } else { state.begun };
+        let scheduler = match self.next(&begun, &epochs) {
+            // A stage that begins does so afresh: `run` clears the optimizer.
+            Some((stage, true)) => self.scheduler(stage)?,
+            Some((stage, false)) => {
+                self.enter(stage)?;
+                Scheduler::resume(self.schedule(stage), self.stages[stage].plan.lr, state.scheduler)?
+            }
+            None => self.scheduler(0)?,
         };
         Ok(Start {
             scheduler,
-            epochs: state.epochs.iter().map(|e| e.with_seconds(time(e))).collect(),
+            epochs,
             best_epoch: state.best_epoch,
             best: Some(best.tensors),
             step: state.step,
+            begun,
             notes: Vec::from_iter(other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref())),
         })
     }
@@ -255,21 +261,22 @@ impl Fit {
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outcome, TrainError> {
         let begin = Instant::now();
-        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, notes } = start;
+        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, mut begun, notes } = start;
         notes.iter().for_each(|note| events(Event::Note(note)));
         let earlier: f64 = epochs.iter().map(|e| e.seconds).sum();
-        let done = epochs.len() as u32;
-        for epoch in done + 1..=self.config.epochs {
-            if self.config.patience > 0 && epoch > best_epoch + self.config.patience {
-                break;
-            }
+        let done = epochs.len();
+        while let Some((stage, begins)) = self.next(&begun, &epochs) {
             let start = Instant::now();
-            let stage = self.stage_of(epoch);
-            let begins = *self.stages[stage].plan.epochs.start() == epoch;
-            if begins && epoch > 1 {
-                scheduler = self.begin(stage)?;
+            let epoch = epochs.len() as u32 + 1;
+            if begins {
+                begun.push(epoch);
+                if stage > 0 {
+                    scheduler = self.begin(stage)?;
+                }
             }
-            if begins || epoch == done + 1 {
+            if begins || epochs.len() == done {
+                self.current.first = begun[stage];
+                self.announce(&begun, &epochs, events);
                 self.cache(events)?;
             }
             let per_epoch = matches!(self.stages[stage].plan.schedule, Some(Schedule::ReduceOnPlateau { .. }));
@@ -303,6 +310,7 @@ impl Fit {
                     scheduler: scheduler.state().clone(),
                     epochs: epochs.iter().map(EpochRowNoTime::of).collect(),
                     best_epoch,
+                    begun: begun.clone(),
                     content_hash: self.content_hash.clone(),
                     kernels: self.executor.kernel_set(),
                 };
@@ -312,7 +320,7 @@ impl Fit {
                 write_metrics(&folder.join("metrics.jsonl"), &epochs)?;
             }
             events(Event::Epoch { row: &row, best });
-            if epoch < self.config.epochs && self.stopped(StopAt::Epoch) {
+            if self.stopped(StopAt::Epoch) && self.next(&begun, &epochs).is_some() {
                 return Err(TrainError::Interrupted { epoch });
             }
         }
@@ -341,7 +349,7 @@ impl Fit {
         let (batch, accumulate) = (self.config.batch, self.config.accumulate);
         let (stage, programs) = (self.current.stage, self.current.programs);
         // The optimizer counts the steps of its stage.
-        let epochs_before = u64::from(epoch - self.stages[stage].plan.epochs.start());
+        let epochs_before = u64::from(epoch - self.current.first);
         let updates_before = epochs_before * (self.steps / accumulate) as u64;
         let mut rows = Vec::new();
         let batches = order.images.chunks_exact(batch).zip(order.repeats.chunks_exact(batch));

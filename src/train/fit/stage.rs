@@ -1,8 +1,10 @@
-//! The stages of a loop: which one an epoch belongs to, and what happens where one begins.
+//! The stages of a loop: which one is next, and what happens where one begins.
 
 use super::{Event, Fit};
 use crate::exec::{ExecError, Executor, Program};
+use crate::nn::summary::scaled;
 use crate::optim::{Schedule, Scheduler};
+use crate::report::data::EpochRow;
 use crate::tensor::Tensor;
 use crate::train::config::TrainConfig;
 use crate::train::features::{FeaturePass, Features};
@@ -36,6 +38,8 @@ pub(super) struct Cache {
 #[derive(Debug)]
 pub(super) struct Current {
     pub stage: usize,
+    /// Its first epoch.
+    pub first: u32,
     pub programs: Programs,
     /// Validation from features.
     eval: Option<Program>,
@@ -56,11 +60,16 @@ impl Current {
 }
 
 impl Stage {
+    /// How many epochs it lasts at most.
+    fn epochs(&self) -> usize {
+        self.plan.epochs.clone().count()
+    }
+
     /// Compiles it as number `stage`.
     pub fn compile(&self, stage: usize, executor: &mut dyn Executor) -> Result<Current, ExecError> {
         let programs = self.step.compile(executor)?;
         let eval = self.cache.as_ref().map(|cache| cache.eval.compile(executor)).transpose()?;
-        Ok(Current { stage, programs, eval, kept: [None, None] })
+        Ok(Current { stage, first: 1, programs, eval, kept: [None, None] })
     }
 
     /// That it fits the device.
@@ -75,15 +84,28 @@ impl Stage {
 }
 
 impl Fit {
-    /// The stage that an epoch belongs to; the last one for those past the end.
-    pub(super) fn stage_of(&self, epoch: u32) -> usize {
-        let within = self.stages.iter().position(|stage| stage.plan.epochs.contains(&epoch));
-        within.unwrap_or(self.stages.len() - 1)
+    /// The first epochs of the stages that have begun after so many epochs, where none of them ended early.
+    pub(super) fn planned(&self, done: u32) -> Vec<u32> {
+        self.stages.iter().map(|stage| *stage.plan.epochs.start()).filter(|first| *first <= done).collect()
+    }
+
+    /// The stage of the next epoch, and whether it begins with it; `None` at the end of the run. `begun` has the first epoch of each
+    /// stage so far. A stage ends with its last epoch, or when `patience` of its own epochs brought nothing better.
+    pub(super) fn next(&self, begun: &[u32], epochs: &[EpochRow]) -> Option<(usize, bool)> {
+        let Some((&first, before)) = begun.split_last() else { return Some((0, true)) };
+        let stage = before.len();
+        let own = epochs.get(first.saturating_sub(1) as usize..).unwrap_or_default();
+        let patience = self.config.patience as usize;
+        let impatient = patience > 0 && stale(own) >= patience;
+        if own.len() < self.stages.get(stage)?.epochs() && !impatient {
+            return Some((stage, false));
+        }
+        (stage + 1 < self.stages.len()).then_some((stage + 1, true))
     }
 
     pub(super) fn schedule(&self, stage: usize) -> Schedule {
-        let plan = &self.stages[stage].plan;
-        let updates = plan.epochs.clone().count() * self.steps / self.config.accumulate;
+        let stage = &self.stages[stage];
+        let (plan, updates) = (&stage.plan, stage.epochs() * self.steps / self.config.accumulate);
         TrainConfig::schedule_over(plan.schedule.as_ref(), updates as u64)
     }
 
@@ -109,6 +131,32 @@ impl Fit {
             self.executor.write_var(slot.var, &zeros)?;
         }
         self.scheduler(stage)
+    }
+
+    /// Says what the present stage does, where the config has stages, and whether the one before, whose last epoch is `epochs`' last, ended early.
+    pub(super) fn announce(&self, begun: &[u32], epochs: &[EpochRow], events: &mut dyn FnMut(Event<'_>)) {
+        let (Current { stage, first, .. }, count) = (&self.current, self.config.stages.len());
+        let Stage { plan, .. } = &self.stages[*stage];
+        if count == 0 {
+            return;
+        }
+        if let [.., before, now] = begun
+            && epochs.len() as u32 == now - 1
+            && ((now - before) as usize) < self.stages[stage - 1].epochs()
+        {
+            let (end, best) = (now - 1, now - 1 - self.config.patience.min(now - 1));
+            let text = format!("stage {stage} of {count} ends after epoch {end}: the validation loss is no better since epoch {best}");
+            events(Event::Note(&text));
+        }
+        let epochs = match plan.epochs.end() - plan.epochs.start() {
+            0 => format!("epoch {first}"),
+            more => format!("epochs {first} to {}", first + more),
+        };
+        let [some, all] = [plan.trained, self.model.trainable_numel()].map(|n| scaled(n as u64));
+        let (number, lr) = (stage + 1, plan.lr);
+        let lr = if lr < 1e-3 { format!("{lr:e}") } else { lr.to_string() };
+        let text = format!("stage {number} of {count}: {epochs}, trains {some} of {all} parameters, learning rate {lr}");
+        events(Event::Note(&text));
     }
 
     /// Computes the features that the present stage begins with, if it does.
@@ -149,4 +197,10 @@ impl Fit {
         let logits = cache.eval.run(self.executor.as_mut(), program, host)?;
         Ok(Some(probabilities(&logits, self.model.outputs())))
     }
+}
+
+/// How many epochs have passed since the last one whose validation loss was lower than all before it.
+fn stale(epochs: &[EpochRow]) -> usize {
+    let better = |&i: &usize| epochs[..i].iter().all(|e| epochs[i].val_loss < e.val_loss);
+    (0..epochs.len()).rfind(better).map_or(0, |best| epochs.len() - 1 - best)
 }
