@@ -133,7 +133,8 @@ impl ParamStore {
     /// Leaves a variable without elements, where no memory is to be had for them. Views of it must go.
     pub fn empty(&mut self, view: &VarView) {
         let var = &mut self.vars[view.var.index()];
-        *var = Var { name: std::mem::take(&mut var.name), spec: Spec { shape: Shape::from([0]), ..var.spec }, init: None };
+        *var =
+            Var { name: std::mem::take(&mut var.name), spec: Spec { shape: Shape::from([0]), ..var.spec }, init: None };
     }
 
     /// All variables; the shared ones come first.

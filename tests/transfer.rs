@@ -192,8 +192,16 @@ fn features_computed_once_give_the_same_weights() {
             let notes = train(dirs[1].path(), &cached, executor, false, &mut |_, _| {});
             assert_same_files(dirs[0].path(), dirs[1].path(), &format!("{device} {name}"));
             let said = |words: &str| notes.iter().filter(|note| note.contains(words)).count();
-            assert_eq!(said("output of flatten1 once for 96 training and 24 validation images, 4 numbers"), 1, "{notes:?}");
-            assert_eq!(said("output of pool1 once for 96 training and 24 validation images, 256 numbers"), 1, "{notes:?}");
+            assert_eq!(
+                said("output of flatten1 once for 96 training and 24 validation images, 4 numbers"),
+                1,
+                "{notes:?}"
+            );
+            assert_eq!(
+                said("output of pool1 once for 96 training and 24 validation images, 256 numbers"),
+                1,
+                "{notes:?}"
+            );
             assert_eq!((said("once"), said("held by the device")), (2, 2), "{notes:?}");
         }
     }
@@ -295,7 +303,9 @@ fn features_that_the_device_has_no_room_for_lie_on_the_host() {
 fn images_are_not_augmented_where_their_features_are_cached() {
     let stages = "epochs = 2\n[[stages]]\nepochs = 1\nfreeze = [\"conv*\", \"bn*\"]\n[[stages]]\n";
     let mut epochs = Vec::new();
-    for (augment, cache_features) in [(None, true), (Augment::preset("strong"), true), (Augment::preset("strong"), false)] {
+    for (augment, cache_features) in
+        [(None, true), (Augment::preset("strong"), true), (Augment::preset("strong"), false)]
+    {
         let config = TrainConfig { augment, cache_features, ..config(stages) };
         let dir = tempfile::tempdir().unwrap();
         let mut seen = Vec::new();
@@ -315,11 +325,17 @@ fn what_cannot_be_cached_is_refused() {
         ("", "no stage freezes anything"),
         ("[[stages]]\nlr = 0.1\n", "no stage freezes anything"),
         ("[[stages]]\nfreeze = [\"dense1.weight\"]\n", "no stage begins with frozen layers"),
-        ("model = \"bn-conv4-gap-flatten-dense2\"\n[[stages]]\nbatch_norm = \"train\"\nfreeze = [\"bn*\"]\n", "batch_norm not"),
+        (
+            "model = \"bn-conv4-gap-flatten-dense2\"\n[[stages]]\nbatch_norm = \"train\"\nfreeze = [\"bn*\"]\n",
+            "batch_norm not",
+        ),
     ] {
         let wanted = TrainConfig { cache_features: true, ..config(text) };
         let error = Fit::new(&wanted, phantom(16), fast()).err().unwrap().to_string();
-        assert!(error.starts_with("cache_features: ") && error.contains(words) && !error.contains('\n'), "{text}: {error}");
+        assert!(
+            error.starts_with("cache_features: ") && error.contains(words) && !error.contains('\n'),
+            "{text}: {error}"
+        );
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::normalize::Normalize;
 use super::setting::TomlFile;
 use super::stages::{self, Decay, Stage};
 use super::{TrainError, overrides};
@@ -73,10 +74,13 @@ pub struct TrainConfig {
     pub clip_grad_norm: Option<f64>,
     /// What weight decay acts on.
     pub decay: Decay,
-    /// Mean of each channel, subtracted from x/255; measured on the training images when absent.
+    /// Mean of each channel, subtracted from x/255. Absent: as `normalize` says.
     pub mean: Option<Vec<f32>>,
-    /// Standard deviation of each channel, divided by; measured when absent.
+    /// Standard deviation of each channel, divided by. Absent: as `normalize` says.
     pub std: Option<Vec<f32>>,
+    /// Where both come from.
+    #[serde(skip_serializing_if = "Normalize::is_measured")]
+    pub normalize: Normalize,
     /// An unreadable image is an error.
     pub strict: bool,
     /// Weights to begin with: a file, a run folder (its best weights), or the name of published ones. Absent: drawn by `seed`.
@@ -130,6 +134,7 @@ impl Default for TrainConfig {
             decay: Decay::All,
             mean: None,
             std: None,
+            normalize: Normalize::Measured,
             strict: false,
             init: None,
             key_map: Vec::new(),
@@ -180,7 +185,11 @@ impl TrainConfig {
         check(clip, "clip_grad_norm", "must be a positive number")?;
         stages::validate(&self.stages, self.epochs)?;
         let frozen = self.stages.iter().any(|stage| !stage.freeze.is_empty());
-        check(frozen || !self.cache_features, "cache_features", "no stage freezes anything: say what in [[stages]] freeze")?;
+        check(
+            frozen || !self.cache_features,
+            "cache_features",
+            "no stage freezes anything: say what in [[stages]] freeze",
+        )?;
         check(self.size >= 1, "size", "must be at least 1")?;
         check(self.channels == 1 || self.channels == 3, "channels", "must be 1 (grey) or 3 (RGB)")?;
         check((0.0..1.0).contains(&self.label_smoothing), "label_smoothing", "must lie in [0, 1)")?;
@@ -190,6 +199,12 @@ impl TrainConfig {
                 check(values.iter().all(|v| v.is_finite()), setting, "must be finite")?;
                 check(setting == "mean" || values.iter().all(|&v| v > 0.0), setting, "must be positive")?;
             }
+        }
+        if let Some((mean, std)) = self.normalize.values(self.channels) {
+            // A saved config has both, and they are the same.
+            let same = |own: &Option<Vec<f32>>, its: &Vec<f32>| own.as_ref().is_none_or(|own| own == its);
+            let other = "gives mean and std, and others are given too: leave it or them out";
+            check(same(&self.mean, &mean) && same(&self.std, &std), "normalize", other)?;
         }
         if let ClassWeights::Values(w) = &self.class_weights {
             check(w.iter().all(|v| v.is_finite() && *v >= 0.0), "class_weights", "must be finite and not negative")?;
@@ -276,7 +291,7 @@ impl TrainConfig {
     pub fn resolve(&mut self, train: &Images) {
         let _ = self.augment.take_if(|a| a.is_identity());
         if self.mean.is_none() || self.std.is_none() {
-            let (mean, std) = train.mean_std();
+            let (mean, std) = self.normalize.values(self.channels).unwrap_or_else(|| train.mean_std());
             self.mean.get_or_insert(mean);
             // A constant image has no spread to divide by.
             self.std.get_or_insert(std.into_iter().map(|s| if s > 1e-6 { s } else { 1.0 }).collect());
@@ -398,6 +413,49 @@ mod tests {
             let error = toml::from_str::<TrainConfig>(text).unwrap().validate().unwrap_err().to_string();
             assert!(words.iter().all(|w| error.contains(w)), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn imagenets_mean_and_deviation_go_by_its_name() {
+        let train = Images {
+            channels: 1,
+            height: 1,
+            width: 2,
+            pixels: vec![0, 255],
+            labels: vec![0],
+            names: vec!["a".to_owned()],
+            patients: vec!["a".to_owned()],
+        };
+        for (text, mean, std) in [
+            ("", vec![0.5], vec![0.5]),
+            ("normalize = \"measured\"\nstd = [0.25]", vec![0.5], vec![0.25]),
+            ("normalize = \"imagenet\"", vec![0.449], vec![0.226]),
+            ("init = \"x\"\ngrey = \"sum\"\nnormalize = \"imagenet\"", vec![0.449], vec![0.226]),
+            ("normalize = \"imagenet\"\nchannels = 3", vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]),
+            (
+                "init = \"x\"\ngrey = \"repeat\"\nnormalize = \"imagenet\"",
+                vec![0.485, 0.456, 0.406],
+                vec![0.229, 0.224, 0.225],
+            ),
+        ] {
+            let asked = overrides::resolve(text.parse().unwrap()).unwrap();
+            asked.validate().unwrap();
+            let mut config = asked.clone();
+            config.resolve(&train);
+            assert_eq!((config.mean.clone(), config.std.clone()), (Some(mean), Some(std)), "{text}");
+            // As it is saved and read again.
+            let saved: TrainConfig = toml::from_str(&config.to_toml().unwrap()).unwrap();
+            saved.validate().unwrap();
+            assert_eq!(saved, config);
+        }
+        for text in
+            ["normalize = \"imagenet\"\nmean = [0.5]", "normalize = \"imagenet\"\nchannels = 3\nstd = [0.2, 0.2, 0.2]"]
+        {
+            let error = toml::from_str::<TrainConfig>(text).unwrap().validate().unwrap_err().to_string();
+            assert!(error.starts_with("normalize: ") && error.contains("leave"), "{text}: {error}");
+        }
+        let error = overrides::resolve("normalize = 'imagnet'".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("did you mean `imagenet`?"), "{error}");
     }
 
     #[test]

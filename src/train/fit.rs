@@ -129,7 +129,8 @@ impl Fit {
     /// Has some steps of a run that begins at `start` profiled.
     pub fn profile(&mut self, start: &Start) {
         let total = u64::from(self.config.epochs.saturating_sub(start.epochs.len() as u32)) * self.steps as u64;
-        self.profile = Some(Profile::new(self.executor.describe(), self.executor.running(self.current.programs.step), total));
+        self.profile =
+            Some(Profile::new(self.executor.describe(), self.executor.running(self.current.programs.step), total));
     }
 
     /// What was profiled, if [`Fit::profile`] asked for it.
@@ -261,7 +262,8 @@ impl Fit {
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outcome, TrainError> {
         let begin = Instant::now();
-        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, mut begun, notes } = start;
+        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, mut begun, notes } =
+            start;
         notes.iter().for_each(|note| events(Event::Note(note)));
         let earlier: f64 = epochs.iter().map(|e| e.seconds).sum();
         let done = epochs.len();

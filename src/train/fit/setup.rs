@@ -124,9 +124,8 @@ impl Fit {
             let cache = val.map(|(_, _, on_device, logits)| {
                 let one = model.shape_before(steps);
                 let [train, val] = [0, 1].map(|i| Features::new(splits[i].1, &one, held[i].as_ref()));
-                let pass = |images, batch, to| {
-                    FeaturePass::record(&model, &params, steps, images, batch, (&mean, &std), to)
-                };
+                let pass =
+                    |images, batch, to| FeaturePass::record(&model, &params, steps, images, batch, (&mean, &std), to);
                 let passes = [pass(&images, config.batch, &train)?, pass(on_device, eval_batch, &val)?];
                 let from = FromFeatures { steps, features: &val };
                 let eval = EvalPass::record_cached(&model, &params, on_device, eval_batch, from, logits)?;

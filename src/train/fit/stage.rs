@@ -145,7 +145,9 @@ impl Fit {
             && ((now - before) as usize) < self.stages[stage - 1].epochs()
         {
             let (end, best) = (now - 1, now - 1 - self.config.patience.min(now - 1));
-            let text = format!("stage {stage} of {count} ends after epoch {end}: the validation loss is no better since epoch {best}");
+            let text = format!(
+                "stage {stage} of {count} ends after epoch {end}: the validation loss is no better since epoch {best}"
+            );
             events(Event::Note(&text));
         }
         let epochs = match plan.epochs.end() - plan.epochs.start() {
@@ -155,7 +157,8 @@ impl Fit {
         let [some, all] = [plan.trained, self.model.trainable_numel()].map(|n| scaled(n as u64));
         let (number, lr) = (stage + 1, plan.lr);
         let lr = if lr < 1e-3 { format!("{lr:e}") } else { lr.to_string() };
-        let text = format!("stage {number} of {count}: {epochs}, trains {some} of {all} parameters, learning rate {lr}");
+        let text =
+            format!("stage {number} of {count}: {epochs}, trains {some} of {all} parameters, learning rate {lr}");
         events(Event::Note(&text));
     }
 
