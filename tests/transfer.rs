@@ -155,7 +155,7 @@ fn patience_ends_a_stage_and_goes_on_with_the_next() {
         let stages: Vec<&String> = notes.iter().filter(|note| !note.contains("once")).collect();
         let expected = [
             "stage 1 of 2: epochs 1 to 5, trains 14 of 296 parameters, learning rate 1e-30",
-            "stage 1 of 2 ends after epoch 3: the validation loss is no better since epoch 1",
+            "stage 1 of 2 ends after epoch 3: the validation loss has not improved since epoch 1",
             "stage 2 of 2: epochs 4 to 6, trains 296 of 296 parameters, learning rate 0.01",
         ];
         assert_eq!(stages, expected);
@@ -362,6 +362,26 @@ fn a_frozen_part_costs_no_backward_pass_and_no_optimizer_memory() {
     }
     // 6 x 2 weights and 2 biases, each rounded up to the store's alignment.
     assert!(moments[1] < moments[0] && moments[1] <= 128, "{moments:?}");
+}
+
+/// Stages of other groups of parameters, one behind the other in the same sums.
+#[test]
+fn stages_share_the_sums_of_accumulated_gradients() {
+    let text = format!("accumulate = 3\n{TWO_STAGES}");
+    let (_, rows) = resumes_to_the_same_bytes(&config(&text));
+    assert_eq!(rows.len(), 4);
+    let Some(gpu) = common::gpu(Options::default()) else { return };
+    let mut seen = Vec::new();
+    for executor in [fast(), Box::new(gpu)] {
+        let dir = tempfile::tempdir().unwrap();
+        train(dir.path(), &config(&text), executor, false, &mut |_, _| {});
+        seen.push(last(dir.path()));
+    }
+    for (name, a) in seen[0].iter().filter(|(name, _)| name.ends_with(".weight")) {
+        let distance: f32 = a.iter().zip(&seen[1][name]).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        let length: f32 = a.iter().map(|a| a.powi(2)).sum::<f32>().sqrt();
+        assert!(distance <= 1e-2 * length, "{name}: {distance} of {length}");
+    }
 }
 
 /// Two batches of 4 are one of 8, where no batch-norm and no weighted mean looks at the batch.

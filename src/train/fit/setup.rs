@@ -1,6 +1,7 @@
 //! Setting a training up: the network, its data on the device, and its recorded passes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::stage::{Cache, Stage};
 use super::{EVAL_BATCH, Fit, json};
@@ -81,12 +82,17 @@ impl Fit {
         let images = DeviceImages::add(&mut store, "train", &train, limit);
         // Whole updates.
         let steps = images_an_epoch / config.batch / config.accumulate * config.accumulate;
-        let sums = |store: &mut ParamStore, plan: &StagePlan| -> Vec<VarView> {
-            let groups = if config.accumulate > 1 { &plan.groups[..] } else { &[] };
-            let spec = |range: &std::ops::Range<usize>| Spec::float([range.len()]);
-            groups.iter().map(|g| store.add_var("sum of gradients", spec(&g.range), None)).collect()
+        // One sum serves all stages: it is zero after each update, and an epoch has whole ones.
+        let sum = Spec::float([stages::trained_len(&plans)]);
+        let sum = (config.accumulate > 1).then(|| store.add_var("sum of gradients", sum, None));
+        let part = |whole: &VarView, range: &Range<usize>| VarView {
+            offset: range.start,
+            spec: Spec::float([range.len()]),
+            ..whole.clone()
         };
-        let sums: Vec<Vec<VarView>> = plans.iter().map(|plan| sums(&mut store, plan)).collect();
+        let sums = |plan: &StagePlan| -> Vec<VarView> {
+            sum.iter().flat_map(|whole| plan.groups.iter().map(|g| part(whole, &g.range))).collect()
+        };
         let log = store.add_var("training log", Spec::float([steps, LOG_COLUMNS]), None);
         let weights = loss.class_weights.as_ref().map(|w| {
             let value = Tensor::f32([w.len()], w.clone()).ok();
@@ -118,7 +124,8 @@ impl Fit {
         // What a training step has memory for, an evaluation pass has.
         let eval_batch = EVAL_BATCH.min(config.batch);
         let mut stages = Vec::with_capacity(plans.len());
-        for (plan, sums) in plans.into_iter().zip(&sums) {
+        for plan in plans {
+            let sums = sums(&plan);
             let steps = cached(&plan);
             let val = others.iter().find(|(name, ..)| *name == "val").filter(|_| steps > 0);
             let cache = val.map(|(_, _, on_device, logits)| {
@@ -151,7 +158,8 @@ impl Fit {
                 },
                 options: StepOptions {
                     clip_grad_norm: config.clip_grad_norm,
-                    accumulate: (config.accumulate > 1).then_some(Accumulate { batches: config.accumulate, sums }),
+                    accumulate: (config.accumulate > 1)
+                        .then_some(Accumulate { batches: config.accumulate, sums: &sums }),
                     fixed_norms: Some(&plan.fixed_norms),
                     recompute: config.recompute,
                     features: cache.as_ref().map(|cache| FromFeatures { steps, features: &cache.train }),

@@ -146,7 +146,7 @@ impl Fit {
         {
             let (end, best) = (now - 1, now - 1 - self.config.patience.min(now - 1));
             let text = format!(
-                "stage {stage} of {count} ends after epoch {end}: the validation loss is no better since epoch {best}"
+                "stage {stage} of {count} ends after epoch {end}: the validation loss has not improved since epoch {best}"
             );
             events(Event::Note(&text));
         }
