@@ -371,8 +371,9 @@ impl EvalPass {
         logits: &VarView,
     ) -> Result<Self, TrainError> {
         let batch = batch.min(images.len()).max(1);
-        let begin = |g: &mut Graph| record_batch(g, images, batch, normalise, None);
-        Self::begun(model, params, (0, &begin), (batch, images.len()), logits)
+        let (mut g, row) = Self::rows();
+        let begin = record_batch(&mut g, images, batch, normalise, None)?;
+        Self::begun((g, row), (0, begin), (model, params), (batch, images.len()), logits)
     }
 
     /// Records one that begins with features of the images.
@@ -388,21 +389,27 @@ impl EvalPass {
         logits: &VarView,
     ) -> Result<Self, TrainError> {
         let batch = batch.min(images.len()).max(1);
-        let begin = |g: &mut Graph| from.features.record_batch(g, images, batch);
-        Self::begun(model, params, (from.steps, &begin), (batch, images.len()), logits)
+        let (mut g, row) = Self::rows();
+        let begin = from.features.record_batch(&mut g, images, batch)?;
+        Self::begun((g, row), (from.steps, begin), (model, params), (batch, images.len()), logits)
     }
 
-    /// `begin` records what step `first` takes.
+    /// A graph, and its input that says in which row the logits of the batch begin.
+    fn rows() -> (Graph, NodeId) {
+        let mut g = Graph::new();
+        let row = g.input("first row", Spec::u32([1]));
+        (g, row)
+    }
+
+    /// The rest of a pass, in which step `first` takes what the batch begins with.
     fn begun(
-        model: &Model,
-        params: &[Param],
-        (first, begin): (usize, &dyn Fn(&mut Graph) -> Result<Batch, TrainError>),
+        (mut g, row): (Graph, NodeId),
+        (first, begin): (usize, Batch),
+        (model, params): (&Model, &[Param]),
         (batch, len): (usize, usize),
         logits: &VarView,
     ) -> Result<Self, TrainError> {
-        let mut g = Graph::new();
-        let row = g.input("first row", Spec::u32([1]));
-        let Batch { feed, x, .. } = begin(&mut g)?;
+        let Batch { feed, x, .. } = begin;
         let forward = model.part(&mut g, params, x, first..model.steps().len(), Mode::Eval, &|_| false)?;
         g.set_pass(Pass::Update);
         g.write_rows(logits.clone(), forward.logits, row)?;
