@@ -53,9 +53,10 @@ impl Current {
         self.kept[0].as_deref()
     }
 
-    fn release(self, executor: &mut dyn Executor) {
+    fn release(&mut self, executor: &mut dyn Executor) {
         self.programs.release(executor);
-        self.eval.into_iter().for_each(|program| executor.release(program));
+        self.eval.take().into_iter().for_each(|program| executor.release(program));
+        self.kept = [None, None];
     }
 }
 
@@ -116,9 +117,9 @@ impl Fit {
     /// Compiles a stage in the place of the one before.
     pub(super) fn enter(&mut self, stage: usize) -> Result<(), TrainError> {
         if self.current.stage != stage {
-            let executor = self.executor.as_mut();
-            let next = self.stages[stage].compile(stage, executor)?;
-            std::mem::replace(&mut self.current, next).release(executor);
+            // First out, then in: the device need not hold both.
+            self.current.release(self.executor.as_mut());
+            self.current = self.stages[stage].compile(stage, self.executor.as_mut())?;
         }
         Ok(())
     }
