@@ -20,7 +20,9 @@ mod schedule;
 mod template;
 pub mod tuned;
 
-pub use device::{AdapterSummary, Gpu, Wanted, list};
+pub use device::{AdapterSummary, Gpu};
+#[cfg(not(target_arch = "wasm32"))]
+pub use device::{Wanted, list};
 pub use executor::{Executor, Options};
 pub use schedule::{Schedule, StepMemory, Target};
 pub use template::wgsl;
