@@ -463,6 +463,15 @@ impl Compiled {
     }
 }
 
+// As of the variables' buffers.
+#[cfg(target_arch = "wasm32")]
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        let buffers = self.pools.iter().chain(&self.packs).chain(&self.aside).chain([&self.upload]);
+        buffers.for_each(wgpu::Buffer::destroy);
+    }
+}
+
 /// The steps of each submit.
 fn submits(steps: &[Step]) -> Vec<Range<usize>> {
     let mut all = Vec::new();

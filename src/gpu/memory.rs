@@ -96,7 +96,11 @@ fn fetch_bytes(
         gpu.check()?;
         let view =
             staging.slice(..).get_mapped_range().map_err(|e| ExecError::Device(format!("reading back failed: {e}")))?;
-        Ok(view[..bytes as usize].to_vec())
+        let read = view[..bytes as usize].to_vec();
+        drop(view);
+        // In a browser it would stay until the collector comes.
+        staging.destroy();
+        Ok(read)
     }
 }
 
@@ -122,6 +126,14 @@ fn begin(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<(w
         let _ = sender.send(result);
     });
     Ok((staging, receiver))
+}
+
+// Dropping frees nothing in a browser, and its collector does not see how large buffers are.
+#[cfg(target_arch = "wasm32")]
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        self.buffers.iter().for_each(wgpu::Buffer::destroy);
+    }
 }
 
 impl Buffers {

@@ -5,16 +5,19 @@ mod compile;
 pub mod conv;
 mod device;
 mod executor;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod foreign;
 pub mod kernels;
 pub mod lower;
 pub mod matmul;
 mod memory;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod micro;
 mod pages;
 mod pipeline_disk;
 mod pipelines;
 pub mod plan;
+#[cfg(not(target_arch = "wasm32"))]
 mod raw;
 mod schedule;
 mod template;

@@ -50,8 +50,7 @@ impl Device {
     #[must_use]
     pub fn describe(&self) -> String {
         match &self.0 {
-            Some(gpu) if gpu.summary.name.is_empty() => format!("WebGPU ({})", gpu.summary.kind),
-            Some(gpu) => format!("WebGPU: {} ({})", gpu.summary.name, gpu.summary.kind),
+            Some(gpu) => format!("WebGPU ({})", gpu.summary.kind),
             None => "CPU (WebAssembly)".to_owned(),
         }
     }

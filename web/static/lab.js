@@ -332,8 +332,7 @@ function setPlaying(on) {
 function play() {
   if (!ready) return;
   setPlaying(true);
-  look();
-  ask("play").catch((e) => complain(e.message));
+  ask("play", { key: focus(), split: "val", index: state.image }).catch((e) => complain(e.message));
 }
 
 $("play").addEventListener("click", () => {

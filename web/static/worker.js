@@ -34,17 +34,20 @@ const calls = {
   /** Opens the GPU, or the CPU where there is none or it is asked for. */
   async open({ cpu }) {
     await init();
-    let why = "";
+    let [why, name] = ["", ""];
     if (!cpu) {
       try {
         if (!navigator.gpu) throw new Error("this browser has no WebGPU, or not for background workers");
         device = await Device.gpu();
+        // The crate sees the sort of adapter; what it is called only the browser says.
+        const info = (await navigator.gpu.requestAdapter({ powerPreference: "high-performance" }))?.info;
+        name = info?.description || [info?.vendor, info?.architecture].filter(Boolean).join(" ");
       } catch (e) {
         why = e.message || String(e);
       }
     }
     if (!device) device = Device.cpu();
-    return { device: device.describe(), cpu: cpu || why !== "", why };
+    return { device: [device.describe(), name].filter(Boolean).join(", "), cpu: cpu || why !== "", why };
   },
 
   phantom({ options }) {
@@ -89,7 +92,9 @@ const calls = {
     return { networks: made };
   },
 
-  play() {
+  play({ key, split, index }) {
+    focus = key;
+    seen = { split, index, bytes: null };
     playing = true;
     go();
     return {};
