@@ -80,61 +80,59 @@ export function curves(canvas, series, { xMost, yMost, percent = false, height =
 
 const channel = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 
-/** 256 colours for values from nothing to much, from the style sheet's ground to its ink. */
+/** 256 colours for values from nothing to much, from one colour to another, as words of pixels. */
 function ramp(from, to) {
   const [a, b] = [channel(from), channel(to)];
-  return Array.from({ length: 256 }, (_, i) => a.map((v, c) => Math.round(v + ((b[c] - v) * i) / 255)));
+  return Uint32Array.from({ length: 256 }, (_, i) => {
+    const [red, green, blue] = a.map((v, c) => Math.round(v + ((b[c] - v) * i) / 255));
+    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+  });
 }
 
-/** A small canvas that holds `h * w` numbers as pixels. `signed`: two colours round zero; else from the least to the most. */
-function pixels(values, h, w, { signed, most, least, ramps }) {
-  const image = new ImageData(w, h);
-  for (let i = 0; i < h * w; i++) {
-    const v = values[i];
-    let rgb;
-    if (signed) {
-      const t = Math.min(255, Math.round((255 * Math.abs(v)) / (most || 1)));
-      rgb = (v < 0 ? ramps.minus : ramps.plus)[t];
-    } else {
-      rgb = ramps.plain[Math.min(255, Math.max(0, Math.round((255 * (v - least)) / (most - least || 1))))];
-    }
-    image.data.set([rgb[0], rgb[1], rgb[2], 255], 4 * i);
+/** Least and largest of some numbers, or how far they are from zero. */
+function scale(values, signed) {
+  let [least, most] = [Infinity, -Infinity];
+  for (const v of values) {
+    if (v < least) least = v;
+    if (v > most) most = v;
   }
-  return image;
+  return signed ? { least: 0, most: Math.max(Math.abs(least), Math.abs(most)) } : { least, most };
 }
 
 const stage = document.createElement("canvas");
 
 /**
- * A sheet of maps `[count, h, w]`. Each map has its own scale, or with `together` one for all. Returns where each lies, for clicks.
+ * A sheet of maps `[count, h, w]`, each on its own scale. `signed`: two colours round zero; else from the least to the most. Returns how
+ * many are shown.
  */
-export function sheet(canvas, values, [count, h, w], { signed = false, together = false, cell = 56, gap = 6, limit = 128 } = {}) {
+export function sheet(canvas, values, [count, h, w], { signed = false, cell = 56, gap = 6, limit = 128 } = {}) {
   const shown = Math.min(count, limit);
   const width = Math.max(1, Math.floor(canvas.clientWidth || canvas.parentElement.clientWidth));
   const columns = Math.max(1, Math.min(shown, Math.floor((width + gap) / (cell + gap))));
   const rows = Math.ceil(shown / columns);
   const { g } = fit(canvas, rows * (cell + gap) - gap);
   const paper = colour("--paper");
-  const ramps = { plain: ramp(colour("--map-low"), colour("--map-high")), plus: ramp(paper, colour("--plus")), minus: ramp(paper, colour("--minus")) };
-  const scale = (part) => {
-    let [least, most] = [Infinity, -Infinity];
-    for (const v of part) {
-      if (v < least) least = v;
-      if (v > most) most = v;
-    }
-    return signed ? { most: Math.max(Math.abs(least), Math.abs(most)), least: 0 } : { least, most };
-  };
-  const all = together ? scale(values) : null;
-  stage.width = w;
-  stage.height = h;
-  const s = stage.getContext("2d");
-  g.imageSmoothingEnabled = false;
+  const [low, high] = signed ? [ramp(paper, colour("--minus")), ramp(paper, colour("--plus"))] : [null, ramp(colour("--map-low"), colour("--map-high"))];
+  // All maps at their own size, one below the other, in one piece; then each is drawn larger into its place.
+  const image = new ImageData(w, shown * h);
+  const out = new Uint32Array(image.data.buffer);
   for (let i = 0; i < shown; i++) {
     const part = values.subarray(i * h * w, (i + 1) * h * w);
-    s.putImageData(pixels(part, h, w, { signed, ramps, ...(all ?? scale(part)) }), 0, 0);
-    g.drawImage(stage, (i % columns) * (cell + gap), Math.floor(i / columns) * (cell + gap), cell, cell);
+    const { least, most } = scale(part, signed);
+    const factor = 255 / (most - least || 1);
+    for (let k = 0; k < h * w; k++) {
+      const level = Math.round((signed ? Math.abs(part[k]) : part[k] - least) * factor);
+      out[i * h * w + k] = (signed && part[k] < 0 ? low : high)[level];
+    }
   }
-  return { columns, shown };
+  stage.width = w;
+  stage.height = shown * h;
+  stage.getContext("2d").putImageData(image, 0, 0);
+  g.imageSmoothingEnabled = false;
+  for (let i = 0; i < shown; i++) {
+    g.drawImage(stage, 0, i * h, w, h, (i % columns) * (cell + gap), Math.floor(i / columns) * (cell + gap), cell, cell);
+  }
+  return { shown };
 }
 
 /** Numbers of a dense layer as bars round a zero line. */
@@ -162,6 +160,7 @@ export function xray(canvas, bytes, h, w) {
   canvas.width = w;
   canvas.height = h;
   const image = new ImageData(w, h);
-  for (let i = 0; i < h * w; i++) image.data.set([bytes[i], bytes[i], bytes[i], 255], 4 * i);
+  const out = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < h * w; i++) out[i] = ((255 << 24) | (bytes[i] * 0x10101)) >>> 0;
   canvas.getContext("2d").putImageData(image, 0, 0);
 }

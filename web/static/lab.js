@@ -666,8 +666,9 @@ function showPicture() {
   list.append(...rows);
   $("answer").replaceChildren(verdict, list);
   $("seeing").textContent = `${run().name} at step ${count(picture.step)} looks at ${data.val.names[seen.index]}.`;
-  showMaps();
-  showKernels();
+  // Each in a turn of its own: the page stays free between them.
+  setTimeout(showMaps);
+  setTimeout(showKernels);
 }
 
 const values = (part) => {
@@ -707,6 +708,7 @@ function deadChannels(numbers, [c, h, w]) {
 }
 
 function showKernels() {
+  if (!picture || picture.key !== focus()) return;
   const [first] = picture.parts.kernels;
   $("kernels-box").hidden = !first;
   if (!first) return;
@@ -786,9 +788,14 @@ function cellOf(tag, text, scope) {
 const redrawAll = () => {
   draw();
   showMaps();
-  if (picture) showKernels();
+  showKernels();
 };
-new ResizeObserver(() => requestAnimationFrame(redrawAll)).observe($("loss").parentElement);
+let lastWidth = $("loss").clientWidth;
+new ResizeObserver(() => {
+  if ($("loss").clientWidth === lastWidth) return;
+  lastWidth = $("loss").clientWidth;
+  requestAnimationFrame(redrawAll);
+}).observe($("loss").parentElement);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
 
 // On a phone what happens comes first.
