@@ -1,5 +1,5 @@
 //! An image folder that arrives file by file, as a browser hands over what is dropped onto a page. The same rules hold as for a folder
-//! on disk ([`super::folder`]), and the same files give the same [`Dataset`].
+//! on disk, and the same files give the same [`Dataset`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
