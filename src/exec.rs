@@ -1,5 +1,6 @@
 //! What the CPU and the GPU executor have in common, so that training runs on either.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::graph::{Graph, NodeId};
@@ -7,6 +8,9 @@ use crate::profile::{HostTimes, RunProfile};
 use crate::shape::Spec;
 use crate::store::{ParamStore, VarId};
 use crate::tensor::Tensor;
+
+/// A value on its way back from a device: see [`Executor::fetch`].
+pub type Pending = Pin<Box<dyn Future<Output = Result<Tensor, ExecError>>>>;
 
 /// A compiled graph of an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +114,17 @@ pub trait Executor {
     /// # Errors
     /// The device failed.
     fn read_var(&mut self, var: VarId) -> Result<Tensor, ExecError>;
+
+    /// As [`Executor::read`], for a host that must not wait, such as a page in a browser. The value is that of the moment of the call,
+    /// whatever runs before it arrives; errors arrive with it.
+    fn fetch(&mut self, program: Program, node: NodeId) -> Pending {
+        Box::pin(std::future::ready(self.read(program, node)))
+    }
+
+    /// As [`Executor::read_var`], for a host that must not wait; see [`Executor::fetch`].
+    fn fetch_var(&mut self, var: VarId) -> Pending {
+        Box::pin(std::future::ready(self.read_var(var)))
+    }
 
     /// Overwrites a variable.
     ///

@@ -40,8 +40,10 @@
 #![warn(missing_docs)]
 
 pub mod autodiff;
+#[cfg(feature = "cli")]
 pub mod bench;
 pub mod check;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod cpu;
 pub mod data;

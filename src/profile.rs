@@ -1,8 +1,7 @@
 //! Where the time of a step goes: phases on the host, and node by node on the device.
 
-use std::time::Instant;
-
 use serde::Serialize;
+use web_time::Instant;
 
 /// What the host did to get one run of a program onto the device, in seconds. Waiting for the device is no part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]

@@ -4,7 +4,8 @@
 //! (`cpu::fast`) stand in for the readable loops of convolution, linear layers and pooling.
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use web_time::Instant;
 
 use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
 use crate::graph::{Graph, NodeId, Source};

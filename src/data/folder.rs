@@ -26,7 +26,7 @@ pub(crate) struct Entry {
 }
 
 /// The class folders of a split and their files, both sorted by name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Listing {
     pub classes: Vec<String>,
     pub entries: Vec<Entry>,
@@ -42,9 +42,9 @@ pub(crate) struct Layout {
     pub has: [bool; 3],
 }
 
-const SPLITS: [&str; 3] = ["train", "val", "test"];
+pub(super) const SPLITS: [&str; 3] = ["train", "val", "test"];
 
-fn ignored(name: &str) -> bool {
+pub(super) fn ignored(name: &str) -> bool {
     name.starts_with('.')
         || name == "__MACOSX"
         || name.eq_ignore_ascii_case("thumbs.db")
@@ -143,6 +143,24 @@ impl Layout {
 
 pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
     let layout = layout(path)?;
+    gather(&layout, path, o, &mut |split| layout.list(split), &mut |split, list, data| {
+        read_split(&layout.root, split, list, o, data)
+    })
+}
+
+/// The classes and files of a split.
+type List<'a> = dyn FnMut(&'static str) -> Result<Listing, DataError> + 'a;
+/// The images of a split.
+type Read<'a> = dyn FnMut(&'static str, Listing, &mut Dataset) -> Result<Images, DataError> + 'a;
+
+/// A data set from the lists and the images of its splits.
+pub(super) fn gather(
+    layout: &Layout,
+    path: &Path,
+    o: &LoadOptions,
+    list: &mut List<'_>,
+    read: &mut Read<'_>,
+) -> Result<Dataset, DataError> {
     let [train_there, val_there, test_there] = layout.has;
     let wanted = |split, need, there| match (need, there) {
         (Need::No, _) | (Need::IfPresent, false) => Ok(false),
@@ -172,7 +190,7 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
     let mut lists: Vec<(&'static str, Listing)> = Vec::new();
     for (split, wants) in [("train", wants_train || wants_val), ("val", wants_official), ("test", wants_test)] {
         if wants {
-            let mut list = layout.list(split)?;
+            let mut list = list(split)?;
             if split == "train" && !excluded.is_empty() {
                 data.notes.push(list.exclude(&excluded));
             }
@@ -194,13 +212,13 @@ pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
         data.notes.push("the class folders lie directly in the folder: all of it is train".into());
     }
     for (split, list) in lists {
-        let images = read_split(&layout.root, split, list, o, &mut data)?;
+        let images = read(split, list, &mut data)?;
         match split {
             "train" => {
                 let (train, val) = split_train(&layout.root, images, &data.classes, o, &mut data.notes)?;
                 if wants_val && val.is_none() && o.splits.val == Need::Yes {
                     let hint = "the validation fraction is 0; give one above".to_owned();
-                    return Err(DataError::MissingSplit { path: layout.root, split: "val", hint });
+                    return Err(DataError::MissingSplit { path: layout.root.clone(), split: "val", hint });
                 }
                 data.train = wants_train.then_some(train);
                 data.val = val.filter(|_| wants_val);
@@ -270,6 +288,18 @@ fn read_split(
     data: &mut Dataset,
 ) -> Result<Images, DataError> {
     let decoded = decode_all(root, split, &list.entries, o, &mut data.notes)?;
+    assemble(root, split, list, decoded, o, data)
+}
+
+/// The images of a split from what was decoded of its list.
+pub(super) fn assemble(
+    root: &Path,
+    split: &'static str,
+    list: Listing,
+    decoded: Decoded,
+    o: &LoadOptions,
+    data: &mut Dataset,
+) -> Result<Images, DataError> {
     data.originals.push(Originals { set: split, sizes: decoded.sizes });
     let mut failed = decoded.failed.into_iter().peekable();
     let mut images = Images {

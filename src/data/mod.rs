@@ -12,6 +12,7 @@
 
 pub mod cache;
 pub mod decode;
+pub mod dropped;
 mod error;
 pub mod fold;
 pub(crate) mod folder;
@@ -32,6 +33,7 @@ use serde::Serialize;
 
 pub use cache::CachePolicy;
 pub use decode::read_image;
+pub use dropped::Dropped;
 pub use error::{DataError, one_line, shown};
 pub use fold::Fold;
 pub use images::Images;
@@ -349,6 +351,17 @@ pub fn load(source: &Source, options: &LoadOptions) -> Result<Dataset, DataError
         None => read(source, options)?,
         Some(fold) => load_fold(source, options, fold)?,
     };
+    data.content_hash = data.hash();
+    Ok(data)
+}
+
+/// As [`load`], of a `.npz` file that is in memory and called `name`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_npz(name: &str, bytes: Vec<u8>, options: &LoadOptions) -> Result<Dataset, DataError> {
+    options.check()?;
+    let mut data = npz::load_bytes(Path::new(name), bytes, options)?;
     data.content_hash = data.hash();
     Ok(data)
 }

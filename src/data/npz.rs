@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use fast_image_resize::Resizer;
@@ -22,10 +22,15 @@ const MAX_RATIO: u64 = 1032;
 /// Source images are read and resized in blocks of about this many bytes.
 const BLOCK: usize = 16 << 20;
 
+/// Where the bytes of a `.npz` file come from.
+trait Bytes: Read + Seek {}
+
+impl<T: Read + Seek> Bytes for T {}
+
 /// An open `.npz` file.
 pub(crate) struct Npz<'a> {
     path: &'a Path,
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<Box<dyn Bytes>>,
     file_bytes: u64,
 }
 
@@ -40,7 +45,11 @@ impl<'a> Npz<'a> {
         let fail = |e| DataError::Fs(FsError::new("read", path, e));
         let file = File::open(path).map_err(fail)?;
         let file_bytes = file.metadata().map_err(fail)?.len();
-        let zip = ZipArchive::new(BufReader::new(file)).map_err(|e| DataError::Npz {
+        Self::of(path, Box::new(BufReader::new(file)), file_bytes)
+    }
+
+    fn of(path: &'a Path, bytes: Box<dyn Bytes>, file_bytes: u64) -> Result<Self, DataError> {
+        let zip = ZipArchive::new(bytes).map_err(|e| DataError::Npz {
             path: path.to_owned(),
             key: "file".into(),
             problem: format!("not a whole .npz (zip) archive ({}); download it again", one_line(&e.to_string())),
@@ -225,7 +234,17 @@ pub(crate) fn classes(path: &Path, split: &str, labels: &[i64]) -> Result<Vec<St
 }
 
 pub(crate) fn load(path: &Path, o: &LoadOptions) -> Result<Dataset, DataError> {
-    let mut npz = Npz::open(path)?;
+    read(Npz::open(path)?, o)
+}
+
+/// As [`load`], of a file that is in memory; `path` is what messages call it.
+pub(crate) fn load_bytes(path: &Path, bytes: Vec<u8>, o: &LoadOptions) -> Result<Dataset, DataError> {
+    let length = bytes.len() as u64;
+    read(Npz::of(path, Box::new(Cursor::new(bytes)), length)?, o)
+}
+
+fn read(mut npz: Npz<'_>, o: &LoadOptions) -> Result<Dataset, DataError> {
+    let path = npz.path;
     let has = ["train", "val", "test"].map(|s| npz.has_split(s));
     if has == [false; 3] {
         return Err(npz.no_splits());

@@ -9,12 +9,13 @@ use super::executor::Options;
 use super::lower::{Arg, Dispatch, Held, Texture};
 use super::memory::{Buffers, bytes_of, storage, tensor_of, words_of};
 use super::pipelines::{Access, Pipelines, Wanted, format};
-use super::plan::Plan;
+use super::plan::{ALIGN, Plan};
 use super::schedule::{Home, Lowered, Schedule, StepMemory, TextureSlot};
 use super::tuned::{choose, key};
 use crate::exec::ExecError;
 use crate::graph::{Graph, NodeId};
 use crate::ops::{LowerCx, Op, PLAIN};
+use crate::shape::Spec;
 use crate::tensor::Tensor;
 
 /// The NaN that guards are filled with; a kernel that computes NaN makes another one.
@@ -47,14 +48,19 @@ struct Ready {
     groups: [u32; 3],
 }
 
-/// A run of whole rows, or a piece of one, that is copied from a buffer into a texture.
+/// What is copied before a dispatch.
 #[derive(Debug)]
-struct Copy {
-    buffer: wgpu::Buffer,
-    layout: wgpu::TexelCopyBufferLayout,
-    texture: wgpu::Texture,
-    origin: wgpu::Origin3d,
-    size: wgpu::Extent3d,
+enum Copy {
+    /// A run of whole rows, or a piece of one, from a buffer into a texture.
+    Rows {
+        buffer: wgpu::Buffer,
+        layout: wgpu::TexelCopyBufferLayout,
+        texture: wgpu::Texture,
+        origin: wgpu::Origin3d,
+        size: wgpu::Extent3d,
+    },
+    /// Bytes of a buffer into another one.
+    Aside { from: wgpu::Buffer, offset: u64, to: wgpu::Buffer, place: u64, bytes: u64 },
 }
 
 /// What a binding is bound to.
@@ -80,14 +86,17 @@ pub(super) fn encode(
     let mut all = steps.iter().flat_map(|s| &s.dispatches).peekable();
     while let Some(mut next) = all.next() {
         for copy in &next.copies {
-            let source = wgpu::TexelCopyBufferInfo { buffer: &copy.buffer, layout: copy.layout };
-            let target = wgpu::TexelCopyTextureInfo {
-                texture: &copy.texture,
-                mip_level: 0,
-                origin: copy.origin,
-                aspect: wgpu::TextureAspect::All,
-            };
-            encoder.copy_buffer_to_texture(source, target, copy.size);
+            match copy {
+                Copy::Rows { buffer, layout, texture, origin, size } => {
+                    let source = wgpu::TexelCopyBufferInfo { buffer, layout: *layout };
+                    let aspect = wgpu::TextureAspect::All;
+                    let target = wgpu::TexelCopyTextureInfo { texture, mip_level: 0, origin: *origin, aspect };
+                    encoder.copy_buffer_to_texture(source, target, *size);
+                }
+                Copy::Aside { from, offset, to, place, bytes } => {
+                    encoder.copy_buffer_to_buffer(from, *offset, to, *place, *bytes);
+                }
+            }
         }
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: stamps.clone() };
         let mut pass = encoder.begin_compute_pass(&descriptor);
@@ -130,6 +139,8 @@ pub(super) struct Compiled {
     pools: Vec<wgpu::Buffer>,
     packs: Vec<wgpu::Buffer>,
     textures: Vec<(TextureSlot, wgpu::Texture)>,
+    /// Where inputs are copied to that may not be read where they lie.
+    aside: Option<wgpu::Buffer>,
     /// In guard mode: what lies where in each pool, to know the guards.
     spans: Option<Vec<Vec<Range<u64>>>>,
     /// Where measuring changed the table's choice: the op at its shapes, and the variant.
@@ -205,14 +216,21 @@ impl Compiled {
             pools,
             packs,
             textures,
+            aside: None,
             spans,
             tuned,
         };
-        let mut wanted = Vec::new();
-        for l in &lowered {
-            for dispatch in &l.lowering.dispatches {
-                wanted.push(Wanted { dispatch, access: access(&program.slots(vars, l, dispatch, &plan)) });
+        let each = || lowered.iter().flat_map(|l| l.lowering.dispatches.iter().map(move |d| (l, d)));
+        if options.apart || cfg!(target_arch = "wasm32") {
+            let bytes = |(l, d)| overlapping(&program.slots(vars, l, d, &plan)).1;
+            if let Some(bytes) = each().map(bytes).max().filter(|&bytes| bytes > 0) {
+                program.aside = Some(storage(gpu, "inputs read twice", bytes)?);
             }
+        }
+        let mut wanted = Vec::new();
+        for (l, dispatch) in each() {
+            let (slots, _) = program.apart(program.slots(vars, l, dispatch, &plan));
+            wanted.push(Wanted { dispatch, access: access(&slots) });
         }
         let mut ready = pipelines.get(gpu, &wanted)?.into_iter();
         for l in &lowered {
@@ -274,6 +292,19 @@ impl Compiled {
         dispatch.args.iter().map(slot).collect()
     }
 
+    /// The same bindings, but those that may not be read where they lie are read from a copy; with the copies.
+    fn apart<'a>(&'a self, mut slots: Vec<Slot<'a>>) -> (Vec<Slot<'a>>, Vec<Copy>) {
+        let Some(aside) = &self.aside else { return (slots, Vec::new()) };
+        let mut copies = Vec::new();
+        for (i, place) in overlapping(&slots).0 {
+            if let Slot::Buffer { buffer, offset, bytes, .. } = slots[i] {
+                copies.push(Copy::Aside { from: buffer.clone(), offset, to: aside.clone(), place, bytes });
+                slots[i] = Slot::Buffer { buffer: aside, offset: place, bytes, written: false };
+            }
+        }
+        (slots, copies)
+    }
+
     /// The buffer that holds what goes into a texture.
     fn held<'a>(&'a self, vars: &'a Buffers, l: &Lowered, held: Held, plan: &Plan) -> (&'a wgpu::Buffer, u64) {
         let home = match held {
@@ -296,7 +327,7 @@ impl Compiled {
         // What the textures hold by now: a window that several dispatches read is copied once.
         let mut full: Vec<(wgpu::Texture, Texture)> = Vec::new();
         for (dispatch, pipeline) in l.lowering.dispatches.iter().zip(ready) {
-            let slots = self.slots(vars, l, dispatch, plan);
+            let (slots, mut copied) = self.apart(self.slots(vars, l, dispatch, plan));
             let views: Vec<Option<wgpu::TextureView>> = slots
                 .iter()
                 .map(|slot| match slot {
@@ -328,7 +359,6 @@ impl Compiled {
                 })
             })?;
             let late = if gpu.immediates() { dispatch.late() } else { Vec::new() };
-            let mut copied = Vec::new();
             for slot in &slots {
                 let Slot::Texture { texture, window } = slot else { continue };
                 if full.iter().any(|(t, w)| t == *texture && w == window) {
@@ -389,16 +419,25 @@ impl Compiled {
     }
 
     pub(super) fn read(&self, gpu: &Gpu, vars: &Buffers, node: NodeId) -> Result<Tensor, ExecError> {
+        let (buffer, offset, spec) = self.place_of(vars, node)?;
+        let bytes = bytes_of(gpu, buffer, offset, spec.bytes() as u64)?;
+        Ok(tensor_of(spec, &bytes))
+    }
+
+    /// Where a recorded node's value lies.
+    pub(super) fn place_of<'a>(
+        &'a self,
+        vars: &'a Buffers,
+        node: NodeId,
+    ) -> Result<(&'a wgpu::Buffer, u64, &'a Spec), ExecError> {
         let node = self.place(node).ok_or_else(|| ExecError::NotKept("a node inside a fused kernel".to_owned()))?;
         let home = self.homes[node.index()];
         let stays = !matches!(home, Home::Planned(_) | Home::Nowhere);
         if !self.kept[node.index()] && !stays || home == Home::Nowhere {
             return Err(ExecError::NotKept(self.graph.describe(node)));
         }
-        let spec = self.graph.spec(node);
         let (buffer, offset) = self.buffer(vars, home);
-        let bytes = bytes_of(gpu, buffer, offset, spec.bytes() as u64)?;
-        Ok(tensor_of(spec, &bytes))
+        Ok((buffer, offset, self.graph.spec(node)))
     }
 
     pub(super) fn check_guards(&self, gpu: &Gpu) -> Result<(), String> {
@@ -421,6 +460,15 @@ impl Compiled {
             }
         }
         Ok(())
+    }
+}
+
+// As of the variables' buffers.
+#[cfg(target_arch = "wasm32")]
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        let buffers = self.pools.iter().chain(&self.packs).chain(&self.aside).chain([&self.upload]);
+        buffers.for_each(wgpu::Buffer::destroy);
     }
 }
 
@@ -453,6 +501,25 @@ fn access(slots: &[Slot<'_>]) -> Vec<Access> {
         .collect()
 }
 
+/// The bindings that only read, but lie in a buffer that is written too (so that all of it is bound for writing) and share bytes with
+/// another binding: WebGPU refuses that. With each its place in a buffer of such inputs, and how long that is.
+fn overlapping(slots: &[Slot<'_>]) -> (Vec<(usize, u64)>, u64) {
+    let access = access(slots);
+    let (mut found, mut end): (Vec<(usize, u64)>, u64) = (Vec::new(), 0);
+    for (i, slot) in slots.iter().enumerate() {
+        let Slot::Buffer { buffer, offset, bytes, written: false } = slot else { continue };
+        let shares = |(j, other): (usize, &Slot<'_>)| {
+            matches!(other, Slot::Buffer { buffer: b, offset: o, bytes: n, written }
+                if j != i && (*written || j < i) && b == buffer && *o < offset + bytes && *offset < o + n)
+        };
+        if access[i] == Access::Write && slots.iter().enumerate().any(shares) {
+            found.push((i, end));
+            end += bytes.next_multiple_of(ALIGN);
+        }
+    }
+    (found, end)
+}
+
 fn texture(gpu: &Gpu, slot: &TextureSlot) -> Result<wgpu::Texture, ExecError> {
     gpu.guarded("a texture", || {
         gpu.device.create_texture(&wgpu::TextureDescriptor {
@@ -471,7 +538,7 @@ fn texture(gpu: &Gpu, slot: &TextureSlot) -> Result<wgpu::Texture, ExecError> {
 /// The copies that fill a texture: the whole rows, and what the last one holds.
 fn copies(buffer: &wgpu::Buffer, offset: u64, texture: &wgpu::Texture, window: &Texture) -> Vec<Copy> {
     let (whole, rest) = (window.texels / window.width, window.texels % window.width);
-    let piece = |row: usize, rows: usize, width: usize| Copy {
+    let piece = |row: usize, rows: usize, width: usize| Copy::Rows {
         buffer: buffer.clone(),
         layout: wgpu::TexelCopyBufferLayout {
             offset: offset + 4 * (window.first + row * window.pitch) as u64,

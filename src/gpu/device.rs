@@ -34,6 +34,7 @@ fn kind_of(info: &wgpu::AdapterInfo) -> AdapterKind {
 }
 
 /// All adapters, in the system's order.
+#[cfg(not(target_arch = "wasm32"))]
 fn adapters() -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
@@ -42,6 +43,7 @@ fn adapters() -> Vec<wgpu::Adapter> {
 }
 
 /// The adapters that wgpu sees.
+#[cfg(not(target_arch = "wasm32"))]
 #[must_use]
 pub fn list() -> Vec<AdapterSummary> {
     adapters().iter().enumerate().map(|(i, a)| summarise(i, a)).collect()
@@ -60,13 +62,19 @@ fn summarise(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     }
 }
 
-/// What is used where an adapter has it, and done without elsewhere.
-const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
-    .union(wgpu::Features::SUBGROUP)
-    .union(wgpu::Features::PIPELINE_CACHE)
-    .union(wgpu::Features::IMMEDIATES);
+/// What is used where an adapter has it, and done without elsewhere. In a browser nothing is: subgroups need a line in the shader there
+/// that naga does not read, and the others serve waiting hosts.
+const WANTED: wgpu::Features = if cfg!(target_arch = "wasm32") {
+    wgpu::Features::empty()
+} else {
+    wgpu::Features::TIMESTAMP_QUERY
+        .union(wgpu::Features::SUBGROUP)
+        .union(wgpu::Features::PIPELINE_CACHE)
+        .union(wgpu::Features::IMMEDIATES)
+};
 
 /// Which adapter is wanted.
+#[cfg(not(target_arch = "wasm32"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// The best: discrete, then integrated, then software.
@@ -93,10 +101,29 @@ pub struct Gpu {
 }
 
 impl Gpu {
+    /// Opens the adapter that the browser has for pages that compute.
+    ///
+    /// # Errors
+    /// [`ExecError::NoAdapter`] when it has none, [`ExecError::Device`] when it does not open.
+    #[cfg(target_arch = "wasm32")]
+    pub async fn request() -> Result<Self, ExecError> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::BROWSER_WEBGPU;
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await;
+        let adapter =
+            adapter.map_err(|_| ExecError::NoAdapter("this browser gives pages no WebGPU adapter".to_owned()))?;
+        Self::of_adapter(0, &adapter).await
+    }
+
     /// Opens an adapter with all of its limits.
     ///
     /// # Errors
     /// [`ExecError::NoAdapter`] when there is none of that sort, [`ExecError::Device`] when it does not open.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn open(wanted: Wanted) -> Result<Self, ExecError> {
         let found = adapters();
         let rank = |a: &wgpu::Adapter| match kind_of(&a.get_info()) {
@@ -122,7 +149,10 @@ impl Gpu {
                     )
                 })?,
         };
-        let adapter = &found[index];
+        pollster::block_on(Self::of_adapter(index, &found[index]))
+    }
+
+    async fn of_adapter(index: usize, adapter: &wgpu::Adapter) -> Result<Self, ExecError> {
         let features = adapter.features() & WANTED;
         let info = adapter.get_info();
         let subgroup = (features.contains(wgpu::Features::SUBGROUP)
@@ -135,7 +165,9 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
             .map_err(|e| ExecError::Device(format!("{} does not open: {e}", adapter.get_info().name)))?;
         let failure = Arc::new(Mutex::new(None));
         let note = |failure: &Arc<Mutex<Option<String>>>, text: String| {
@@ -176,7 +208,15 @@ impl Gpu {
         self.device.features().contains(wgpu::Features::IMMEDIATES) && bytes >= 4 * MAX_LATE
     }
 
+    /// Runs `f`. What the device says about it arrives when the page has returned to the browser, and ends the first run or
+    /// reading back after that.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn guarded<R>(&self, _what: &str, f: impl FnOnce() -> R) -> Result<R, ExecError> {
+        Ok(f())
+    }
+
     /// Runs `f` and turns what the device says about it into an error.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn guarded<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, ExecError> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);

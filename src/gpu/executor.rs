@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use super::compile::{Compiled, Step, encode};
 use super::device::Gpu;
-use super::memory::{Buffers, bytes_of, tensor_of};
+use super::memory::{Buffers, bytes_of, fetch, tensor_of};
 use super::pipelines::Pipelines;
 use super::schedule::StepMemory;
 use super::tuned::{Tuned, choose};
-use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
+use crate::exec::{ExecError, Executor as ExecutorTrait, Pending, Program};
 use crate::fuse::{Fused, fuse};
 use crate::graph::{Graph, NodeId};
 use crate::ops::{LowerCx, Op, PLAIN};
@@ -33,6 +35,9 @@ pub struct Options {
     pub no_fuse: bool,
     /// What was measured on this adapter, which goes before the table; `None` leaves it to the table.
     pub tuned: Option<Arc<Tuned>>,
+    /// Read from a copy what would overlap with something else that a dispatch is bound to in a buffer that it writes. WebGPU in a browser
+    /// demands that, and there it is always done.
+    pub apart: bool,
     /// The folder in which compiled pipelines are kept for the next run, where the driver hands them out; `None`: nowhere.
     pub pipelines: Option<PathBuf>,
 }
@@ -360,6 +365,18 @@ impl ExecutorTrait for Executor {
         let (buffer, spec) = self.vars.get(var);
         let bytes = bytes_of(&self.gpu, buffer, 0, spec.bytes() as u64)?;
         Ok(tensor_of(spec, &bytes))
+    }
+
+    fn fetch(&mut self, program: Program, node: NodeId) -> Pending {
+        match self.program(program).place_of(&self.vars, node) {
+            Ok((buffer, offset, spec)) => fetch(&self.gpu, buffer, offset, spec),
+            Err(e) => Box::pin(std::future::ready(Err(e))),
+        }
+    }
+
+    fn fetch_var(&mut self, var: VarId) -> Pending {
+        let (buffer, spec) = self.vars.get(var);
+        fetch(&self.gpu, buffer, 0, spec)
     }
 
     fn write_var(&mut self, var: VarId, value: &Tensor) -> Result<(), ExecError> {

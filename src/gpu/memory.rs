@@ -1,7 +1,7 @@
 //! Buffers: variables, uploads, and reading back.
 
 use super::device::Gpu;
-use crate::exec::ExecError;
+use crate::exec::{ExecError, Pending};
 use crate::shape::{DType, Spec};
 use crate::store::{ParamStore, VarId};
 use crate::tensor::{Data, Tensor};
@@ -54,15 +54,61 @@ pub(super) fn tensor_of(spec: &Spec, bytes: &[u8]) -> Tensor {
     Tensor::new(spec.shape.clone(), data).expect("as many bytes as the shape has")
 }
 
-/// Reads back. Asynchronous inside; the native caller blocks.
+/// Reads back, and waits for it.
+#[cfg(not(target_arch = "wasm32"))]
 pub(super) fn bytes_of(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, ExecError> {
-    if bytes == 0 {
-        return Ok(Vec::new());
-    }
-    pollster::block_on(fetch(gpu, buffer, offset, bytes))
+    pollster::block_on(fetch_bytes(gpu, buffer, offset, bytes))
 }
 
-async fn fetch(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, ExecError> {
+/// A page cannot wait: its device goes on only when it has returned.
+#[cfg(target_arch = "wasm32")]
+pub(super) fn bytes_of(_: &Gpu, _: &wgpu::Buffer, _: u64, _: u64) -> Result<Vec<u8>, ExecError> {
+    Err(ExecError::Device("a page in a browser cannot wait for its device; use fetch in the place of read".to_owned()))
+}
+
+/// Begins to read a tensor back.
+pub(super) fn fetch(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, spec: &Spec) -> Pending {
+    let (bytes, spec) = (fetch_bytes(gpu, buffer, offset, spec.bytes() as u64), spec.clone());
+    Box::pin(async move { Ok(tensor_of(&spec, &bytes.await?)) })
+}
+
+/// Begins to read back: what is submitted later does not change the bytes.
+fn fetch_bytes(
+    gpu: &Gpu,
+    buffer: &wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+) -> impl Future<Output = Result<Vec<u8>, ExecError>> + use<> {
+    let begun = (bytes > 0).then(|| begin(gpu, buffer, offset, bytes));
+    let gpu = gpu.clone();
+    async move {
+        let Some(begun) = begun else { return Ok(Vec::new()) };
+        let (staging, mapped) = begun?;
+        #[cfg(not(target_arch = "wasm32"))]
+        gpu.device
+            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(std::time::Duration::from_secs(300)) })
+            .map_err(|e| ExecError::Device(format!("reading back did not end: {e}")))?;
+        match mapped.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(ExecError::Device(format!("reading back failed: {e}"))),
+            Err(_) => return Err(ExecError::Device("reading back was given up by the driver".to_owned())),
+        }
+        gpu.check()?;
+        let view =
+            staging.slice(..).get_mapped_range().map_err(|e| ExecError::Device(format!("reading back failed: {e}")))?;
+        let read = view[..bytes as usize].to_vec();
+        drop(view);
+        // In a browser it would stay until the collector comes.
+        staging.destroy();
+        Ok(read)
+    }
+}
+
+/// Tells when a buffer is mapped.
+type Mapped = futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>;
+
+/// Submits the copy into a buffer that the host can read, and asks for that to be mapped.
+fn begin(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<(wgpu::Buffer, Mapped), ExecError> {
     let staging = gpu.guarded("reading back", || {
         gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
@@ -76,22 +122,18 @@ async fn fetch(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Res
     gpu.queue.submit([encoder.finish()]);
     let (sender, receiver) = futures_channel::oneshot::channel();
     staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-        // The receiver is gone only if this call was given up.
+        // The receiver is gone only if the value is not wanted any more.
         let _ = sender.send(result);
     });
-    #[cfg(not(target_arch = "wasm32"))]
-    gpu.device
-        .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(std::time::Duration::from_secs(300)) })
-        .map_err(|e| ExecError::Device(format!("reading back did not end: {e}")))?;
-    match receiver.await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => return Err(ExecError::Device(format!("reading back failed: {e}"))),
-        Err(_) => return Err(ExecError::Device("reading back was given up by the driver".to_owned())),
+    Ok((staging, receiver))
+}
+
+// Dropping frees nothing in a browser, and its collector does not see how large buffers are.
+#[cfg(target_arch = "wasm32")]
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        self.buffers.iter().for_each(wgpu::Buffer::destroy);
     }
-    gpu.check()?;
-    let view =
-        staging.slice(..).get_mapped_range().map_err(|e| ExecError::Device(format!("reading back failed: {e}")))?;
-    Ok(view[..bytes as usize].to_vec())
 }
 
 impl Buffers {

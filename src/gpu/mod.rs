@@ -5,22 +5,27 @@ mod compile;
 pub mod conv;
 mod device;
 mod executor;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod foreign;
 pub mod kernels;
 pub mod lower;
 pub mod matmul;
 mod memory;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod micro;
 mod pages;
 mod pipeline_disk;
 mod pipelines;
 pub mod plan;
+#[cfg(not(target_arch = "wasm32"))]
 mod raw;
 mod schedule;
 mod template;
 pub mod tuned;
 
-pub use device::{AdapterSummary, Gpu, Wanted, list};
+pub use device::{AdapterSummary, Gpu};
+#[cfg(not(target_arch = "wasm32"))]
+pub use device::{Wanted, list};
 pub use executor::{Executor, Options};
 pub use schedule::{Schedule, StepMemory, Target};
 pub use template::wgsl;

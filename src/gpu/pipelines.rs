@@ -100,6 +100,7 @@ impl Pipelines {
     }
 
     /// As [`Self::get`], for one dispatch.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn one(
         &mut self,
         gpu: &Gpu,

@@ -97,16 +97,21 @@ impl EpochRowNoTime {
 /// # Errors
 /// The device failed.
 pub fn network_tensors(executor: &mut dyn Executor, params: &[Param]) -> Result<Vec<NamedTensor>, TrainError> {
-    let trainable = executor.read_var(ParamStore::TRAINABLE)?.to_f32();
-    let buffers = executor.read_var(ParamStore::BUFFERS)?.to_f32();
-    Ok(params
-        .iter()
-        .map(|p| {
-            let from = if p.role == Role::Trainable { &trainable } else { &buffers };
-            let data = from[p.view.offset..p.view.offset + p.view.spec.numel()].to_vec();
-            NamedTensor { name: p.name.clone(), shape: p.view.spec.shape.to_vec(), data: TensorData::F32(data) }
-        })
-        .collect())
+    let trainable = executor.read_var(ParamStore::TRAINABLE)?;
+    let buffers = executor.read_var(ParamStore::BUFFERS)?;
+    Ok(tensors_of(params, &trainable, &buffers))
+}
+
+/// The network's tensors as ranges of the two variables that hold them.
+#[must_use]
+pub fn tensors_of(params: &[Param], trainable: &Tensor, buffers: &Tensor) -> Vec<NamedTensor> {
+    let (trainable, buffers) = (trainable.to_f32(), buffers.to_f32());
+    let tensor = |p: &Param| {
+        let from = if p.role == Role::Trainable { &trainable } else { &buffers };
+        let data = from[p.view.offset..p.view.offset + p.view.spec.numel()].to_vec();
+        NamedTensor { name: p.name.clone(), shape: p.view.spec.shape.to_vec(), data: TensorData::F32(data) }
+    };
+    params.iter().map(tensor).collect()
 }
 
 /// PyTorch's counter of training steps beside the running statistics of each batch-norm. Nothing here reads it.
@@ -130,8 +135,13 @@ pub fn save_best(
     steps: u64,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), TrainError> {
-    let all = [tensors, &counters(tensors, steps)].concat();
-    Ok(weights::save(path, &all, metadata)?)
+    Ok(weights::save(path, &with_counters(tensors, steps), metadata)?)
+}
+
+/// The weights to use as they stand in a file.
+#[must_use]
+pub fn with_counters(tensors: &[NamedTensor], steps: u64) -> Vec<NamedTensor> {
+    [tensors, &counters(tensors, steps)].concat()
 }
 
 /// Writes the checkpoint to go on from.

@@ -1,5 +1,6 @@
 //! The loop: epochs of steps, validation after each, the best weights kept.
 
+mod live;
 mod setup;
 mod stage;
 
@@ -7,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+
+use web_time::Instant;
 
 use super::TrainError;
 use super::checkpoint::{self, BEST, EpochRowNoTime, LAST, LoopState};
@@ -23,6 +25,8 @@ use crate::report::data::EpochRow;
 use crate::store::{Param, ParamStore};
 use crate::weights::{self, NamedTensor, WeightsFile};
 use stage::{Current, Stage};
+
+pub use live::{Inspection, LayerValues, Live, Validated};
 
 /// Steps between two looks at the log.
 const LOOK_EVERY: usize = 50;
@@ -281,8 +285,7 @@ impl Fit {
                 self.announce(&begun, &epochs, events);
                 self.cache(events)?;
             }
-            let per_epoch = matches!(self.stages[stage].plan.schedule, Some(Schedule::ReduceOnPlateau { .. }));
-            let (train_loss, train_accuracy) = self.epoch(epoch, &mut step, &mut scheduler, per_epoch, events)?;
+            let (train_loss, train_accuracy) = self.epoch(epoch, &mut step, &mut scheduler, events)?;
             let (val_loss, val_accuracy) = self.validate()?;
             let row = EpochRow {
                 epoch,
@@ -293,7 +296,7 @@ impl Fit {
                 learning_rate: scheduler.lr(),
                 seconds: start.elapsed().as_secs_f64(),
             };
-            if per_epoch {
+            if self.per_epoch(stage) {
                 scheduler.step(Some(val_loss));
             }
             let best = epochs.iter().all(|e| val_loss < e.val_loss);
@@ -344,49 +347,69 @@ impl Fit {
         epoch: u32,
         step: &mut u64,
         scheduler: &mut Scheduler,
-        per_epoch: bool,
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<(f64, f64), TrainError> {
         let order = self.config.sampler.epoch(&self.train.labels, self.classes, self.config.seed, epoch);
-        let (batch, accumulate) = (self.config.batch, self.config.accumulate);
-        let (stage, programs) = (self.current.stage, self.current.programs);
-        // The optimizer counts the steps of its stage.
-        let epochs_before = u64::from(epoch - self.current.first);
-        let updates_before = epochs_before * (self.steps / accumulate) as u64;
+        let batch = self.config.batch;
         let mut rows = Vec::new();
         let batches = order.images.chunks_exact(batch).zip(order.repeats.chunks_exact(batch));
         for (row, (chosen, repeats)) in batches.take(self.steps).enumerate() {
             if self.stopped(StopAt::Step) {
                 return Err(TrainError::Interrupted { epoch: epoch - 1 });
             }
-            let (lr, update) = (scheduler.lr(), updates_before + (row / accumulate) as u64 + 1);
-            let turn = Turn { chosen, repeats, seed: self.config.seed, step: *step, update, lr, row };
-            let (recorded, executor) = (&self.stages[stage].step, self.executor.as_mut());
-            let host = Host { images: &self.train, features: self.current.features() };
-            let profile = self.profile.as_mut().and_then(|p| p.next_wanted().then_some(p));
-            match profile {
-                Some(profile) => profile.push(recorded.run_profiled(executor, programs.step, host, &turn)?),
-                None => recorded.run(executor, programs.step, host, &turn)?,
-            }
-            *step += 1;
-            if (row + 1) % accumulate == 0 {
-                recorded.update(executor, programs, lr, update)?;
-                if !per_epoch {
-                    scheduler.step(None);
-                }
-            }
+            self.turn((epoch, row), (chosen, repeats), step, scheduler)?;
             if (row + 1) % LOOK_EVERY == 0 || row + 1 == self.steps {
                 let seen = rows.len();
-                rows = self.stages[stage].step.log(self.executor.as_mut(), row + 1)?;
+                rows = self.stages[self.current.stage].step.log(self.executor.as_mut(), row + 1)?;
                 check_finite(&rows[seen..], epoch, seen)?;
-                let recent = &rows[seen..];
-                let loss = recent.iter().map(|r| f64::from(r[0])).sum::<f64>() / recent.len().max(1) as f64;
+                let loss = mean(&rows[seen..], 0);
                 events(Event::Step { epoch, step: row + 1, steps: self.steps, loss });
             }
         }
-        let mean = |k: usize| rows.iter().map(|r| f64::from(r[k])).sum::<f64>() / rows.len().max(1) as f64;
-        Ok((mean(0), mean(1) / batch as f64))
+        Ok((mean(&rows, 0), mean(&rows, 1) / batch as f64))
     }
+
+    /// Whether the schedule of a stage goes on once an epoch, not once an update.
+    fn per_epoch(&self, stage: usize) -> bool {
+        matches!(self.stages[stage].plan.schedule, Some(Schedule::ReduceOnPlateau { .. }))
+    }
+
+    /// Submits a step of an epoch, and the update that belongs to it.
+    fn turn(
+        &mut self,
+        (epoch, row): (u32, usize),
+        (chosen, repeats): (&[u32], &[bool]),
+        step: &mut u64,
+        scheduler: &mut Scheduler,
+    ) -> Result<(), TrainError> {
+        let accumulate = self.config.accumulate;
+        let (stage, programs) = (self.current.stage, self.current.programs);
+        // The optimizer counts the steps of its stage.
+        let epochs_before = u64::from(epoch - self.current.first);
+        let updates_before = epochs_before * (self.steps / accumulate) as u64;
+        let (lr, update) = (scheduler.lr(), updates_before + (row / accumulate) as u64 + 1);
+        let turn = Turn { chosen, repeats, seed: self.config.seed, step: *step, update, lr, row };
+        let (recorded, executor) = (&self.stages[stage].step, self.executor.as_mut());
+        let host = Host { images: &self.train, features: self.current.features() };
+        let profile = self.profile.as_mut().and_then(|p| p.next_wanted().then_some(p));
+        match profile {
+            Some(profile) => profile.push(recorded.run_profiled(executor, programs.step, host, &turn)?),
+            None => recorded.run(executor, programs.step, host, &turn)?,
+        }
+        *step += 1;
+        if (row + 1) % accumulate == 0 {
+            recorded.update(executor, programs, lr, update)?;
+            if !self.per_epoch(stage) {
+                scheduler.step(None);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The mean of a column of the log.
+fn mean(rows: &[[f32; LOG_COLUMNS]], column: usize) -> f64 {
+    rows.iter().map(|r| f64::from(r[column])).sum::<f64>() / rows.len().max(1) as f64
 }
 
 /// What to say where a run goes on with other kernels than it began with: it goes on well, but to other last bits.

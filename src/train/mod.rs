@@ -30,7 +30,7 @@ pub mod update;
 pub use crate::ops::augment::Augment;
 pub use config::{ClassWeights, TrainConfig};
 pub use error::TrainError;
-pub use fit::{Event, Fit, Outcome, Start};
+pub use fit::{Event, Fit, Live, Outcome, Start};
 pub use normalize::Normalize;
 pub use overrides::Override;
 pub use profile::Profile;

@@ -1,10 +1,10 @@
 //! `--profile`: a few steps of a training run one at a time, with a look at the clock around every phase and every node.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use web_time::Instant;
 
 use crate::graph::Graph;
 use crate::nn::summary::{self, NodeRow};

@@ -21,6 +21,21 @@ impl Shared {
         Self { streamed: true, ..self }
     }
 
+    /// The images of a split, by the name that `--split` takes.
+    #[must_use]
+    pub fn images(&self, split: &str) -> Option<&Images> {
+        match split {
+            "train" => self.train.as_deref(),
+            other => self.others.iter().find(|(name, _)| *name == other).map(|(_, images)| &**images),
+        }
+    }
+
+    /// Class names, by label.
+    #[must_use]
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
     /// BLAKE3 of everything that was loaded, as in [`Dataset`].
     #[must_use]
     pub fn content_hash(&self) -> &str {

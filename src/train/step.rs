@@ -8,7 +8,7 @@ pub use super::batch::{Augmentation, DeviceImages, Host};
 use super::batch::{Batch, Feed, record_batch};
 use super::features::FromFeatures;
 use super::update::{self, Accumulate, Hyper, UpdateGroup};
-use crate::exec::{ExecError, Executor, Program};
+use crate::exec::{ExecError, Executor, Pending, Program};
 use crate::graph::{Graph, NodeId, Pass, VarView};
 use crate::nn::plan::Action;
 use crate::nn::{Forward, Head, Layer, Mode, Model};
@@ -319,9 +319,19 @@ impl TrainStep {
     /// # Errors
     /// The device failed.
     pub fn log(&self, executor: &mut dyn Executor, rows: usize) -> Result<Vec<[f32; LOG_COLUMNS]>, ExecError> {
-        let all = executor.read_var(self.log.var)?.to_f32();
-        Ok(all.chunks_exact(LOG_COLUMNS).take(rows).map(|c| [c[0], c[1], c[2], c[3]]).collect())
+        Ok(log_rows(&executor.read_var(self.log.var)?, rows))
     }
+
+    /// Begins to read the log back, without waiting; see [`log_rows`].
+    pub fn fetch_log(&self, executor: &mut dyn Executor) -> Pending {
+        executor.fetch_var(self.log.var)
+    }
+}
+
+/// The first `rows` rows of a log.
+#[must_use]
+pub fn log_rows(log: &Tensor, rows: usize) -> Vec<[f32; LOG_COLUMNS]> {
+    log.to_f32().as_chunks::<LOG_COLUMNS>().0.iter().take(rows).copied().collect()
 }
 
 /// The activations that a step holds when it computes the others twice: what it begins with (the images, or what is before step
@@ -440,13 +450,25 @@ impl EvalPass {
         program: Program,
         host: impl Into<Host<'a>>,
     ) -> Result<Vec<f32>, ExecError> {
-        let host = host.into();
+        self.submit(executor, program, host.into())?;
+        Ok(executor.read_var(self.logits.var)?.to_f32())
+    }
+
+    /// As [`EvalPass::run`], without waiting: the logits are on their way.
+    pub fn fetch<'a>(&self, executor: &mut dyn Executor, program: Program, host: impl Into<Host<'a>>) -> Pending {
+        match self.submit(executor, program, host.into()) {
+            Ok(()) => executor.fetch_var(self.logits.var),
+            Err(e) => Box::pin(std::future::ready(Err(e))),
+        }
+    }
+
+    fn submit(&self, executor: &mut dyn Executor, program: Program, host: Host<'_>) -> Result<(), ExecError> {
         for (first, chosen) in in_turn(self.len, self.batch) {
             self.feed.set(executor, program, &chosen, host)?;
             executor.set(program, self.row, &word(first as u32))?;
             executor.run(program)?;
         }
-        Ok(executor.read_var(self.logits.var)?.to_f32())
+        Ok(())
     }
 }
 

@@ -1,0 +1,137 @@
+//! A training driven step by step is the training that the command runs.
+
+mod common;
+
+use radiograd::cpu;
+use radiograd::data::phantom::PhantomSizes;
+use radiograd::data::{CachePolicy, LoadOptions, Source, load};
+use radiograd::exec::Executor;
+use radiograd::gpu::Options;
+use radiograd::train::fit::LayerValues;
+use radiograd::train::{Fit, Live, Shared, TrainConfig};
+use radiograd::weights;
+
+fn shared() -> Shared {
+    let phantom = PhantomSizes { train: 48, val: 16, test: 8 };
+    let options = LoadOptions { size: (16, 16), seed: 1, cache: CachePolicy::Off, phantom, ..LoadOptions::default() };
+    load(&Source::Phantom, &options).unwrap().into()
+}
+
+fn config() -> TrainConfig {
+    TrainConfig { model: "cnn1".to_owned(), size: 16, epochs: 2, batch: 8, seed: 1, ..TrainConfig::default() }
+}
+
+fn begin(executor: Box<dyn Executor>) -> Live {
+    Live::new(Fit::new(&config(), shared(), executor).unwrap()).unwrap()
+}
+
+fn run(live: &mut Live) -> Vec<f32> {
+    let mut losses = Vec::new();
+    while !live.is_done() {
+        live.step().unwrap();
+        if live.steps() % 2 == 0 {
+            losses.extend(pollster::block_on(live.look()).unwrap().iter().map(|row| row[0]));
+        }
+        if live.epoch_is_full() {
+            pollster::block_on(live.end_epoch()).unwrap();
+        }
+    }
+    losses
+}
+
+fn check(make: &dyn Fn() -> Box<dyn Executor>) {
+    let mut fit = Fit::new(&config(), shared(), make()).unwrap();
+    let start = fit.start(None).unwrap();
+    let whole = fit.run(start, None, &mut |_| ()).unwrap();
+    let mut live = begin(make());
+    assert_eq!(live.steps_an_epoch(), 6);
+    let losses = run(&mut live);
+    assert_eq!(losses.len(), 12);
+    for (a, b) in whole.epochs.iter().zip(live.epochs()) {
+        let figures =
+            |r: &radiograd::report::data::EpochRow| (r.train_loss, r.val_loss, r.val_accuracy, r.learning_rate);
+        assert_eq!(figures(a), figures(b), "epoch {}", a.epoch);
+    }
+    assert_eq!(live.epochs().len(), 2);
+    // Done is done.
+    live.step().unwrap();
+    assert_eq!(live.steps(), 12);
+
+    // What was saved is what runs on.
+    let image = live.fit().images("val").unwrap().image(3).unwrap().to_vec();
+    let seen = pollster::block_on(live.inspect(&image)).unwrap();
+    let file = pollster::block_on(live.weights()).unwrap();
+    let read = weights::from_bytes(&file).unwrap();
+    assert_eq!(read.metadata["radiograd.size"], "16");
+    let mut other = begin(make());
+    assert_ne!(pollster::block_on(other.inspect(&image)).unwrap().probabilities, seen.probabilities);
+    other.put_weights(&file).unwrap();
+    let again = pollster::block_on(other.inspect(&image)).unwrap();
+    assert_eq!(again.probabilities, seen.probabilities);
+    assert!(other.put_weights(b"").is_err());
+
+    // The image, each layer and the kernels.
+    let LayerValues { name, shape, values } = &seen.layers[0];
+    assert_eq!((name.as_str(), &shape[..], values.len()), ("image", &[1, 16, 16][..], 256));
+    assert_eq!(seen.layers.len(), live.fit().model().steps().len() + 1);
+    assert_eq!(seen.layers[1].shape, [32, 16, 16]);
+    assert_eq!(seen.kernels.len(), 1);
+    assert_eq!(seen.kernels[0].shape, [32, 1, 3, 3]);
+    assert_eq!(seen.kernels[0].values, read.get(&seen.kernels[0].name).unwrap().data.as_f32().unwrap());
+    assert!(pollster::block_on(live.inspect(&image[1..])).is_err());
+    let (metrics, p) = pollster::block_on(live.validate()).unwrap();
+    assert_eq!((metrics.count, p.len()), (16, 32));
+    assert!((p[6] - seen.probabilities[0]).abs() < 1e-5, "{} against {}", p[6], seen.probabilities[0]);
+
+    live.set_lr(0.5).unwrap();
+    assert!(live.set_lr(f64::NAN).is_err());
+}
+
+#[test]
+fn on_the_cpu() {
+    check(&|| Box::new(cpu::Executor::<f32>::fast()));
+}
+
+#[test]
+fn on_the_gpu_also_where_no_bindings_may_overlap() {
+    if common::gpu(Options::default()).is_none() {
+        return;
+    }
+    for apart in [false, true] {
+        let options = Options { apart, ..Options::default() };
+        check(&|| Box::new(common::gpu(options.clone()).expect("there was one")));
+    }
+}
+
+#[test]
+fn a_value_read_twice_is_copied_where_bindings_may_not_overlap() {
+    use std::sync::Arc;
+
+    use radiograd::graph::Graph;
+    use radiograd::shape::Spec;
+    use radiograd::store::ParamStore;
+    use radiograd::tensor::Tensor;
+
+    let mut g = Graph::new();
+    let x = g.input("x", Spec::float([70]));
+    let y = g.relu(x).unwrap();
+    let square = g.mul(y, y).unwrap();
+    let twice = g.add(square, square).unwrap();
+    let graph = Arc::new(g);
+    let values: Vec<f32> = (0..70).map(|i| i as f32 - 7.0).collect();
+    for apart in [false, true] {
+        let Some(mut gpu) = common::gpu(Options { apart, guards: apart, ..Options::default() }) else { return };
+        gpu.load(&ParamStore::new()).unwrap();
+        let p = gpu.compile(&graph, &[square, twice]).unwrap();
+        gpu.set(p, x, &Tensor::f32([70], values.clone()).unwrap()).unwrap();
+        gpu.run(p).unwrap();
+        let want: Vec<f32> = values.iter().map(|v| 2.0 * v.max(0.0).powi(2)).collect();
+        assert_eq!(gpu.read(p, twice).unwrap().to_f32(), want);
+        let later = gpu.fetch(p, square);
+        gpu.set(p, x, &Tensor::f32([70], vec![0.0; 70]).unwrap()).unwrap();
+        gpu.run(p).unwrap();
+        let half: Vec<f32> = want.iter().map(|v| v / 2.0).collect();
+        assert_eq!(pollster::block_on(later).unwrap().to_f32(), half, "the value of the moment of the call");
+        assert_eq!(gpu.check_guards(p), Ok(()));
+    }
+}

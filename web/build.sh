@@ -1,0 +1,71 @@
+#!/bin/bash
+# Builds the browser lab into web/dist: static files for any web server.
+#
+#   web/build.sh            small and fast, as it is published
+#   web/build.sh --quick    without the last optimisations, to try something out
+#
+# Needs a toolchain for wasm32-unknown-unknown: rustup's, if it has that target or can fetch it; else Debian's packages
+#   apt-get install rustc-web cargo-web rust-web-src      (1.96 and 1.95's linker were seen to work)
+# whose standard library is then compiled too, and a rust-lld or wasm-ld. wasm-bindgen-cli comes from crates.io, in the version that
+# Cargo.lock has; wasm-opt (package binaryen, 117 or later) makes the result smaller where it is there.
+set -euo pipefail
+cd "$(dirname "$0")"
+target=wasm32-unknown-unknown
+target_dir=${CARGO_TARGET_DIR:-$PWD/target}
+export CARGO_TARGET_DIR=$target_dir
+args=(--release --locked --target "$target")
+if [ "${1:-}" = --quick ]; then
+    export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1
+fi
+say() { echo "build.sh: $*" >&2; }
+fail() {
+    say "$*"
+    exit 1
+}
+
+has_std() { [ -d "$("$1" --print sysroot)/lib/rustlib/$target/lib" ]; }
+
+version=$(awk '$3 == "\"wasm-bindgen\"" { getline; gsub("\"", "", $3); print $3 }' Cargo.lock)
+tools=$target_dir/tools
+if ! [ "$("$tools/bin/wasm-bindgen" --version 2>/dev/null)" = "wasm-bindgen $version" ]; then
+    say "installing wasm-bindgen-cli $version"
+    install() { (unset "${!CARGO_PROFILE_@}"; cargo install wasm-bindgen-cli --version "$version" --root "$tools" --target-dir "$target_dir/wasm-bindgen-cli" "$@"); }
+    # Its own lock file names versions that a mirror may not have.
+    install --locked || install
+fi
+
+if has_std rustc || { command -v rustup >/dev/null && timeout 60 rustup target add "$target" >/dev/null 2>&1 && has_std rustc; }; then
+    say "with $(rustc --version)"
+    cargo build "${args[@]}"
+elif [ -d /usr/lib/rustlib/src/rust/library ] || [ -d /usr/src/rustc-web ] || ls -d /usr/lib/rustlib/src/*/library >/dev/null 2>&1; then
+    lld=$(command -v rust-lld wasm-ld | head -1 || true)
+    if [ -z "$lld" ]; then
+        lld=$(find "$(rustc --print sysroot 2>/dev/null || echo /nowhere)/lib/rustlib" -name rust-lld -type f 2>/dev/null | head -1)
+    fi
+    [ -n "$lld" ] || fail "no rust-lld and no wasm-ld: apt-get install lld"
+    export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$lld
+    say "with $($RUSTC --version), its standard library compiled too, linked by $lld"
+    /usr/bin/cargo build "${args[@]}" -Z build-std=std,panic_abort
+else
+    fail "no toolchain for $target: run rustup target add $target, or on Debian apt-get install rustc-web cargo-web rust-web-src"
+fi
+
+rm -rf dist.new
+mkdir -p dist.new
+"$tools/bin/wasm-bindgen" --target web --no-typescript --out-dir dist.new --out-name radiograd "$target_dir/$target/release/radiograd_lab.wasm"
+# The features that rustc itself uses by default; an older wasm-opt that does not know them leaves the file as it is.
+if [ "${1:-}" != --quick ] && command -v wasm-opt >/dev/null; then
+    features=(--enable-bulk-memory --enable-sign-ext --enable-nontrapping-float-to-int --enable-mutable-globals --enable-reference-types --enable-multivalue)
+    if wasm-opt -Os "${features[@]}" dist.new/radiograd_bg.wasm -o dist.new/smaller.wasm 2>dist.new/wasm-opt.log; then
+        mv dist.new/smaller.wasm dist.new/radiograd_bg.wasm
+    else
+        say "wasm-opt does not read this file ($(head -c 200 dist.new/wasm-opt.log | tr '\n' ' ')); it stays as it is"
+        rm -f dist.new/smaller.wasm
+    fi
+    rm -f dist.new/wasm-opt.log
+fi
+cp static/* dist.new/
+rm -rf dist
+mv dist.new dist
+bytes=$(cat dist/* | gzip -9 | wc -c)
+say "web/dist is ready: $(cat dist/* | wc -c) bytes, $bytes compressed; serve it with any web server, for example python3 -m http.server -d web/dist"

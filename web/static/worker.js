@@ -1,0 +1,238 @@
+// The worker that computes. It owns the device, the data and the trainings; the page draws.
+//
+// Messages in: { id, call, ...arguments }; each is answered by { id, ok } or { id, error }. Messages of its own accord: { tell, ... }.
+// Calls run one after another, and between them the trainings go on, a tick at a time.
+
+import init, { Data, Device, Folder, Run } from "./radiograd.js";
+
+/** Seconds of one tick, about: short enough that the page stays lively, long enough that reading back is no burden. */
+const TICK = 0.06;
+/** Milliseconds between two pictures of what the network sees while it learns. */
+const PICTURE = 350;
+
+let device = null;
+let data = null;
+let runs = [];
+let playing = false;
+let ticking = false;
+let seen = { split: "val", index: 0, bytes: null };
+let focus = "";
+let pictured = 0;
+let changes = [];
+
+/** All that touches the device happens in this chain. */
+let chain = Promise.resolve();
+const inTurn = (task) => {
+  const result = chain.then(task);
+  chain = result.catch(() => {});
+  return result;
+};
+
+const tell = (message, transfer = []) => postMessage(message, transfer);
+
+const calls = {
+  /** Opens the GPU, or the CPU where there is none or it is asked for. */
+  async open({ cpu }) {
+    await init();
+    let [why, name] = ["", ""];
+    if (!cpu) {
+      try {
+        if (!navigator.gpu) throw new Error("this browser has no WebGPU, or not for background workers");
+        device = await Device.gpu();
+        // The crate sees the sort of adapter; what it is called only the browser says.
+        const info = (await navigator.gpu.requestAdapter({ powerPreference: "high-performance" }))?.info;
+        name = info?.description || [info?.vendor, info?.architecture].filter(Boolean).join(" ");
+      } catch (e) {
+        why = e.message || String(e);
+      }
+    }
+    if (!device) device = Device.cpu();
+    return { device: [device.describe(), name].filter(Boolean).join(", "), cpu: cpu || why !== "", why };
+  },
+
+  phantom({ options }) {
+    return take(Data.phantom(JSON.stringify(options)));
+  },
+
+  async npz({ file, options }) {
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    return take(Data.npz(file.name, bytes, JSON.stringify(options)));
+  },
+
+  async folder({ name, files, options }) {
+    const folder = new Folder(name, JSON.stringify(options));
+    const wanted = files.filter((f) => Folder.wants(f.path));
+    for (const [i, { path, file }] of wanted.entries()) {
+      folder.add(path, new Uint8Array(await file.arrayBuffer()));
+      if (i % 25 === 0) tell({ tell: "reading", done: i, total: wanted.length });
+    }
+    return take(folder.finish());
+  },
+
+  /** The images of a split, or some of them, for pictures. */
+  images({ split, indices }) {
+    return { bytes: data.images(split, Uint32Array.from(indices)) };
+  },
+
+  /** Sets trainings up, one for each network; those that were are gone. */
+  start({ networks, config, rates }) {
+    playing = false;
+    for (const r of runs) r.run.free();
+    runs = [];
+    changes = rates.map(([step, lr]) => ({ step, lr }));
+    const made = [];
+    for (const { key, model } of networks) {
+      const run = new Run(device, data, JSON.stringify({ ...config, model }));
+      runs.push({ key, run, seconds: 0, rate: 0 });
+      const network = JSON.parse(run.describe());
+      made.push({ key, network });
+    }
+    if (!runs.some((r) => r.key === focus)) focus = runs[0]?.key ?? "";
+    pictured = 0;
+    return { networks: made };
+  },
+
+  play({ key, split, index }) {
+    focus = key;
+    seen = { split, index, bytes: null };
+    playing = true;
+    go();
+    return {};
+  },
+
+  pause() {
+    playing = false;
+    return {};
+  },
+
+  /** One step of every network, with a picture after it. */
+  async step() {
+    playing = false;
+    await tick(1);
+    await picture();
+    return {};
+  },
+
+  rate({ lr }) {
+    const step = Math.max(0, ...runs.map((r) => r.run.done()));
+    for (const r of runs) r.run.set_lr(lr);
+    changes.push({ step, lr });
+    return { step };
+  },
+
+  async look({ key, split, index, bytes }) {
+    focus = key;
+    seen = { split, index, bytes: bytes ?? null };
+    await picture();
+    return {};
+  },
+
+  async save({ key }) {
+    const bytes = await find(key).run.weights();
+    return { bytes };
+  },
+
+  async restore({ key, bytes }) {
+    find(key).run.put_weights(new Uint8Array(bytes));
+    await picture();
+    return {};
+  },
+};
+
+const find = (key) => {
+  const found = runs.find((r) => r.key === key);
+  if (!found) throw new Error(`no network ${key} is in training`);
+  return found;
+};
+
+function take(next) {
+  for (const r of runs) r.run.free();
+  runs = [];
+  playing = false;
+  if (data) data.free();
+  data = next;
+  seen = { split: "val", index: 0, bytes: null };
+  return { summary: JSON.parse(data.summary()), val: JSON.parse(data.split("val")) };
+}
+
+/** Some steps of every network that is not done, all alike: the race is fair by steps. */
+async function tick(most) {
+  const active = runs.filter((r) => !r.run.is_done());
+  const count = Math.min(most, ...active.map((r) => r.count ?? 1));
+  for (const r of active) {
+    const start = performance.now();
+    const before = r.run.done();
+    const rest = changes.find((c) => c.step > before);
+    for (const c of changes) if (c.step === before) r.run.set_lr(c.lr);
+    r.run.steps(Math.min(count, rest ? rest.step - before : count));
+    const rows = await r.run.look();
+    const steps = r.run.done() - before;
+    let seconds = (performance.now() - start) / 1000;
+    r.seconds += seconds;
+    if (steps > 0) {
+      const each = seconds / steps;
+      r.rate = r.rate ? 0.8 * r.rate + 0.2 * each : each;
+      r.count = Math.min(32, Math.max(1, Math.round(TICK / r.rate)));
+    }
+    tell({ tell: "steps", key: r.key, first: before, rows, lr: r.run.lr(), each: r.rate }, [rows.buffer]);
+    if (r.run.epoch_is_full()) {
+      const { row, metrics, probabilities } = JSON.parse(await r.run.end_epoch());
+      tell({ tell: "epoch", key: r.key, step: r.run.done(), row, metrics, probabilities, done: r.run.is_done() });
+    }
+  }
+  return runs.some((r) => !r.run.is_done());
+}
+
+/** What the network in focus makes of the chosen image. */
+async function picture() {
+  const r = runs.find((r) => r.key === focus);
+  if (!r) return;
+  pictured = performance.now();
+  const bytes = seen.bytes ?? data.image(seen.split, seen.index);
+  const inspection = await r.run.inspect(bytes);
+  const parts = JSON.parse(inspection.parts());
+  const values = inspection.values();
+  inspection.free();
+  tell({ tell: "picture", key: r.key, step: r.run.done(), seen: { split: seen.split, index: seen.index }, bytes, parts, values }, [values.buffer]);
+}
+
+/** Plays on until it is told to stop; other calls come between the ticks. */
+function go() {
+  if (ticking) return;
+  ticking = true;
+  const turn = async () => {
+    if (!playing) return false;
+    const more = await tick(Infinity);
+    if (performance.now() - pictured > PICTURE || !more) await picture();
+    if (!more) {
+      playing = false;
+      tell({ tell: "done" });
+    }
+    return more && playing;
+  };
+  const next = () => {
+    inTurn(turn).then(
+      (more) => {
+        if (more) setTimeout(next);
+        else ticking = false;
+        if (!more && playing) go();
+      },
+      (e) => {
+        ticking = false;
+        playing = false;
+        tell({ tell: "failed", error: e.message || String(e) });
+      },
+    );
+  };
+  next();
+}
+
+onmessage = ({ data: message }) => {
+  const { id, call } = message;
+  // A pause need not wait for its turn.
+  if (call === "pause") playing = false;
+  inTurn(() => calls[call](message)).then(
+    (ok) => tell({ id, ok }),
+    (e) => tell({ id, error: e.message || String(e) }),
+  );
+};
