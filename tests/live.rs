@@ -29,7 +29,7 @@ fn run(live: &mut Live) -> Vec<f32> {
     let mut losses = Vec::new();
     while !live.is_done() {
         live.step().unwrap();
-        if live.steps() % 2 == 0 {
+        if live.steps().is_multiple_of(2) {
             losses.extend(pollster::block_on(live.look()).unwrap().iter().map(|row| row[0]));
         }
         if live.epoch_is_full() {
