@@ -200,22 +200,24 @@ fn each_number_of_a_stepped_convolution_is_the_executors() {
 #[test]
 fn what_is_cut_to_size_still_adds_up_and_says_so() {
     let case = Case::new("conv24-relu-pool-conv40k3s2-relu-conv48-relu-flatten-dense2", [1, 48, 48], 2);
-    let mut request = case.request();
-    request.bytes = 400_000;
-    let e = explain(&mut cpu::Executor::<f32>::fast(), &request).unwrap();
-    let json = serde_json::to_string(&e).unwrap();
-    assert!(json.len() <= 400_000, "{}", json.len());
-    let stepped: Vec<&Stepped> = e.layers.iter().filter_map(|l| l.stepped.as_ref()).collect();
-    assert!(!stepped.is_empty());
-    assert!(stepped.iter().any(|t| t.outputs.len() < t.y_shape[0] && t.columns.is_some()), "nothing was cut");
-    for t in stepped {
-        assert!(check_sums(t, "cut") > 10);
-    }
     let whole = case.explained();
-    assert!(whole.notes.len() < e.notes.len(), "{:?}", e.notes);
-    for note in &e.notes {
-        assert!(!note.contains('\n') && note.ends_with('.'), "{note}");
+    let mut cut = 0;
+    for bytes in [500_000, 400_000, 300_000, 250_000] {
+        let request = Request { bytes, ..case.request() };
+        let e = explain(&mut cpu::Executor::<f32>::fast(), &request).unwrap();
+        let json = serde_json::to_string(&e).unwrap();
+        assert!(json.len() <= bytes, "{} of {bytes}", json.len());
+        let stepped: Vec<&Stepped> = e.layers.iter().filter_map(|l| l.stepped.as_ref()).collect();
+        assert!(!stepped.is_empty() && whole.notes.len() < e.notes.len(), "{:?}", e.notes);
+        for t in stepped {
+            assert!(check_sums(t, "cut") > 10);
+            cut += usize::from(t.outputs.len() < t.y_shape[0] && t.columns.is_some());
+        }
+        for note in &e.notes {
+            assert!(!note.contains('\n') && note.ends_with('.'), "{note}");
+        }
     }
+    assert!(cut > 0, "no column of weights was kept apart");
 }
 
 #[test]
@@ -311,7 +313,7 @@ fn saliency_occlusion_winners_and_paths_are_what_they_say() {
         assert_eq!(class.logit.0.len(), o.places[0] * o.places[1]);
     }
     // The strongest channel of the last layer, by the reference.
-    let last = *cam::places(&case.model).last().unwrap();
+    let last = cam::places(&case.model).pop().unwrap();
     let of_last = case
         .run(&mut cpu::Executor::<f64>::reference(), e.target, |_, s, g| vec![s[last.step], g[1 + last.step].unwrap()]);
     let plane = last.shape[1] * last.shape[2];
@@ -334,7 +336,11 @@ fn large_networks_keep_to_the_limit() {
     assert!(e.layers.iter().filter(|l| l.stepped.is_some()).count() >= 4);
     let shown = e.layers.iter().filter_map(|l| l.maps.as_ref());
     assert!(shown.clone().count() > 50 && shown.clone().all(|m| !m.channels.is_empty()));
-    assert_eq!(e.paths[0].stages.len(), radiograd::explain::path::MAX_STAGES);
+    // A way goes on to the image, or ends where nothing speaks for its channel.
+    for path in &e.paths {
+        let ended = path.stages.last().is_some_and(|s| s.channels.is_empty());
+        assert!(path.stages.len() == radiograd::explain::path::MAX_STAGES || ended, "{path:?}");
+    }
     assert!(e.notes.iter().any(|n| n.contains("cannot be stepped through")));
 }
 
