@@ -48,6 +48,7 @@ pub mod cli;
 pub mod cpu;
 pub mod data;
 pub mod exec;
+pub mod explain;
 pub mod fsio;
 pub mod fuse;
 pub mod gpu;

@@ -4,6 +4,7 @@ use crate::bench::custom::CustomError;
 use crate::check::CheckError;
 use crate::data::DataError;
 use crate::exec::ExecError;
+use crate::explain::ExplainError;
 use crate::fsio::FsError;
 use crate::metrics::MetricsError;
 use crate::nn::ModelError;
@@ -47,6 +48,9 @@ pub enum Failure {
     /// A weight file.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// An explanation.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// A network as ONNX.
     #[error(transparent)]
     Onnx(#[from] OnnxError),

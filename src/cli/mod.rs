@@ -19,6 +19,7 @@ mod data;
 pub mod device;
 mod devices;
 mod eval;
+mod explain;
 mod export;
 mod failure;
 mod folds;
@@ -89,6 +90,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Give the probabilities of single images
     Predict(predict::PredictArgs),
+    /// Show on a page what a trained network makes of an image, layer by layer and step by step
+    Explain(explain::ExplainArgs),
     /// Write a trained network as ONNX, or its weights as safetensors
     Export(export::ExportArgs),
     /// Search for good settings: grids, random draws, successive halving
@@ -119,6 +122,7 @@ impl Command {
             Self::Eval(args) => eval::run(&args, cx),
             Self::Compare(args) => compare::run(&args, cx),
             Self::Predict(args) => predict::run(&args, cx),
+            Self::Explain(args) => explain::run(&args, cx),
             Self::Export(args) => export::run(&args, cx),
             Self::Search(args) => search::run(&args, cx),
             Self::Study(command) => study::run(&command, cx),

@@ -2,12 +2,13 @@
 //!
 //! [`table`] holds rows once and shows them as plain text, Markdown or HTML. [`plot`] draws SVG. [`html`] puts blocks
 //! on a page. [`run_report`] and [`study_report`] fill such pages from the plain structs of [`data`], which know
-//! nothing about training. [`tensorboard`] writes the curves where TensorBoard finds them.
+//! nothing about training. [`explain`] is the page about one image. [`tensorboard`] writes the curves where TensorBoard finds them.
 
 mod compare;
 pub mod comparison;
 pub mod data;
 mod dataset;
+pub mod explain;
 mod folds;
 pub mod html;
 pub mod image;
@@ -68,6 +69,9 @@ pub enum ReportError {
         /// What is wrong.
         problem: String,
     },
+    /// The data of an explain page could not be written.
+    #[error("cannot write the page's data: {0}; this is a fault of the program, please report it")]
+    Json(#[from] serde_json::Error),
     /// The file could not be written.
     #[error(transparent)]
     Fs(#[from] FsError),

@@ -1,0 +1,422 @@
+//! Explanations: every number that a page steps through against the executors, maps against the `f64` reference, sizes, pages, and
+//! what `explain` refuses. `scripts/look_at_explain.py` opens the pages in a browser.
+
+#[allow(dead_code, reason = "only some of the laboratory is needed here")]
+#[path = "common/lab.rs"]
+mod lab;
+#[path = "common/program.rs"]
+mod program;
+
+use std::fs;
+use std::sync::Arc;
+
+use lab::Lab;
+use radiograd::cpu;
+use radiograd::exec::Executor;
+use radiograd::explain::stepped::{Stepped, Term, total};
+use radiograd::explain::{DEFAULT_BYTES, ExplainError, Explanation, Request, cam, evidence, explain};
+use radiograd::graph::{Graph, NodeId};
+use radiograd::nn::plan::Action;
+use radiograd::nn::{Layer, Mode, Model};
+use radiograd::report::explain::explain_page;
+use radiograd::rng::{Rng, Stream};
+use radiograd::shape::Spec;
+use radiograd::store::{ParamStore, Role};
+use radiograd::tensor::{Data, Tensor, relative_error};
+
+/// Strides, gaps, groups, no bias, padding that differs, a block, and three channels.
+const AWKWARD: &str =
+    "conv6k3x5s2x1p1x2nb-relu-conv6d2p2g3-bn-relu-[conv6k3-relu]+-pool3s2p1-conv8k2s2p0-relu-flatten-dense3";
+
+struct Case {
+    model: Model,
+    store: ParamStore,
+    pixels: Vec<u8>,
+    classes: Vec<String>,
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+impl Case {
+    fn new(text: &str, input: [usize; 3], classes: usize) -> Self {
+        let model = Model::new(text, input, classes).unwrap();
+        let mut store = ParamStore::new();
+        let params = model.init(&mut store, 5);
+        let mut rng = Rng::new(11, 0, Stream::Sample as u32);
+        // Weights as if something had been learned: running statistics and biases that are not 0 and 1.
+        for (i, p) in params.iter().enumerate() {
+            let rank_one = p.view.spec.shape.len() == 1;
+            if rank_one {
+                let shift = if p.role == Role::Trainable { -0.3 } else { 0.1 };
+                let value: Vec<f32> = store.value(p).iter().map(|v| v + rng.uniform() * 0.4 + shift).collect();
+                store.set_value(i, &value);
+            }
+        }
+        let pixels = (0..input.iter().product()).map(|i: usize| (rng.below(120) as usize + i % 97) as u8).collect();
+        Self {
+            model,
+            store,
+            pixels,
+            classes: (0..classes).map(|k| format!("class <{k}>")).collect(),
+            mean: vec![0.45; input[0]],
+            std: vec![0.25; input[0]],
+        }
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
+            model: &self.model,
+            store: &self.store,
+            classes: &self.classes,
+            mean: &self.mean,
+            std: &self.std,
+            name: "film </script><script>alert(1)</script>.png",
+            pixels: &self.pixels,
+            label: Some(1),
+            target: None,
+            bytes: DEFAULT_BYTES,
+        }
+    }
+
+    fn explained(&self) -> Explanation {
+        explain(&mut cpu::Executor::<f32>::fast(), &self.request()).unwrap()
+    }
+
+    fn x(&self) -> Vec<f64> {
+        self.pixels.iter().map(|&p| f64::from((f32::from(p) / 255.0 - 0.45) / 0.25)).collect()
+    }
+
+    /// Values of nodes that `wanted` names in a recorded pass, from an executor of its own; the logit of `class` is differentiated.
+    fn run(
+        &self,
+        executor: &mut dyn Executor,
+        class: usize,
+        wanted: impl Fn(&Graph, &[NodeId], &[Option<NodeId>]) -> Vec<NodeId>,
+    ) -> Vec<Vec<f64>> {
+        let mut g = Graph::new();
+        let [c, h, w] = self.model.input();
+        let x = g.input("x", Spec::float([1, c, h, w]));
+        let forward = self.model.forward(&mut g, self.store.params(), x, Mode::Eval).unwrap();
+        let steps: Vec<NodeId> = forward.layers.iter().map(|l| l.1).collect();
+        let seed = g.input("seed", g.spec(forward.logits).clone());
+        let leaves: Vec<NodeId> = [x].into_iter().chain(steps.iter().copied()).chain(forward.leaves).collect();
+        let grads = g.gradients(forward.logits, Some(seed), &leaves).unwrap();
+        let roots = wanted(&g, &steps, &grads);
+        let outputs = self.model.outputs();
+        let g = Arc::new(g);
+        executor.load(&self.store).unwrap();
+        let program = executor.compile(&g, &roots).unwrap();
+        executor.set(program, x, &Tensor::new([1, c, h, w], Data::F64(self.x())).unwrap()).unwrap();
+        let one = (0..outputs).map(|o| if outputs == 1 { [-1.0, 1.0][class] } else { f64::from(u8::from(o == class)) });
+        executor.set(program, seed, &Tensor::new([1, outputs], Data::F64(one.collect())).unwrap()).unwrap();
+        executor.run(program).unwrap();
+        roots.iter().map(|&r| executor.read(program, r).unwrap().to_f64()).collect()
+    }
+}
+
+fn conv_steps(model: &Model) -> Vec<usize> {
+    let conv = |i: &usize| matches!(model.steps()[*i].action, Action::Layer(Layer::Conv { .. }));
+    (0..model.steps().len()).filter(conv).collect()
+}
+
+/// The sum of the terms is the executor's number, but for the order in which `f32` adds.
+fn same(start: f32, terms: &[Term], executor: f32, what: &str) {
+    let size: f64 = terms.iter().map(|t| (f64::from(t.a) * f64::from(t.b)).abs()).sum::<f64>() + f64::from(start.abs());
+    let error = (total(start, terms) - f64::from(executor)).abs();
+    assert!(error <= 1e-6 * size, "{what}: {} and {executor}, {error:e} of {size:e}", total(start, terms));
+}
+
+/// Every output pixel, pixel of dx and weight that a page can step through.
+fn check_sums(t: &Stepped, what: &str) -> usize {
+    let ([_, h, w], [_, oh, ow], [kh, kw]) = (t.x_shape, t.y_shape, t.kernel);
+    let mut checked = 0;
+    for place in 0..t.outputs.len() {
+        for at in 0..oh * ow {
+            let (bias, terms) = t.forward(place, [at / ow, at % ow]).unwrap();
+            same(bias, &terms, t.y.0[place * oh * ow + at], &format!("{what} y {place} {at}"));
+            checked += 1;
+        }
+    }
+    for place in 0..t.inputs.len() {
+        for at in 0..h * w {
+            if let Some(terms) = t.input_gradient(place, [at / w, at % w]) {
+                same(0.0, &terms, t.dx.0[place * h * w + at], &format!("{what} dx {place} {at}"));
+                checked += 1;
+            }
+        }
+    }
+    for (place, input) in (0..t.outputs.len()).flat_map(|o| (0..t.inputs.len()).map(move |c| (o, c))) {
+        for tap in 0..kh * kw {
+            let dw = t.dw.0[(place * t.inputs.len() + input) * kh * kw + tap];
+            match t.weight_gradient(place, input, [tap / kw, tap % kw]) {
+                Some(terms) => same(0.0, &terms, dw, &format!("{what} dw {place} {input} {tap}")),
+                None => assert_eq!(dw, 0.0),
+            }
+            checked += 1;
+        }
+    }
+    checked
+}
+
+#[test]
+fn each_number_of_a_stepped_convolution_is_the_executors() {
+    for (text, input, classes) in [("cnn2", [1, 20, 20], 2), (AWKWARD, [3, 17, 22], 3)] {
+        let case = Case::new(text, input, classes);
+        let e = case.explained();
+        for i in conv_steps(&case.model) {
+            let name = &case.model.steps()[i].name;
+            let t = e.layers[i].stepped.as_ref().unwrap_or_else(|| panic!("{text} {name} cannot be stepped through"));
+            assert!(t.dy_whole && check_sums(t, name) > 100);
+            assert_eq!((t.outputs.len(), t.inputs.len()), (t.y_shape[0], t.x_shape[0]), "all of a small layer");
+
+            // The same bits as another program of the same executor, and the reference's values.
+            let weight = case.model.steps()[i].params.start;
+            let trainable = case.model.params()[..weight].iter().filter(|p| p.role == Role::Trainable).count();
+            let nodes = |g: &Graph, steps: &[NodeId], grads: &[Option<NodeId>]| {
+                let of_conv = |id: &NodeId| g.node(*id).kind() == "conv2d_input_grad" && g.node(*id).scope == *name;
+                let dx = g.ids().find(of_conv).unwrap();
+                vec![steps[i], grads[1 + i].unwrap(), dx, grads[1 + steps.len() + trainable].unwrap()]
+            };
+            let ours = [&t.y.0, &t.dy.0, &t.dx.0];
+            let f32s = case.run(&mut cpu::Executor::<f32>::fast(), e.target, nodes);
+            for (ours, theirs) in ours.iter().zip(&f32s) {
+                let ours: Vec<f64> = ours.iter().map(|&v| f64::from(v)).collect();
+                assert_eq!(&ours, theirs, "{text} {name}");
+            }
+            let f64s = case.run(&mut cpu::Executor::<f64>::reference(), e.target, nodes);
+            for (ours, theirs) in ours.iter().zip(&f64s) {
+                let ours: Vec<f64> = ours.iter().map(|&v| f64::from(v)).collect();
+                assert!(relative_error(&ours, theirs) < 1e-5, "{text} {name}");
+            }
+            if t.groups == 1 {
+                let dw: Vec<f64> = t.dw.0.iter().map(|&v| f64::from(v)).collect();
+                assert_eq!(dw, f32s[3], "{text} {name}");
+                assert!(relative_error(&dw, &f64s[3]) < 1e-5, "{text} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_cut_to_size_still_adds_up_and_says_so() {
+    let case = Case::new("conv24-relu-pool-conv40k3s2-relu-conv48-relu-flatten-dense2", [1, 48, 48], 2);
+    let whole = case.explained();
+    let mut cut = 0;
+    for bytes in [500_000, 400_000, 300_000, 250_000] {
+        let request = Request { bytes, ..case.request() };
+        let e = explain(&mut cpu::Executor::<f32>::fast(), &request).unwrap();
+        let json = serde_json::to_string(&e).unwrap();
+        assert!(json.len() <= bytes, "{} of {bytes}", json.len());
+        let stepped: Vec<&Stepped> = e.layers.iter().filter_map(|l| l.stepped.as_ref()).collect();
+        assert!(!stepped.is_empty() && whole.notes.len() < e.notes.len(), "{:?}", e.notes);
+        for t in stepped {
+            assert!(check_sums(t, "cut") > 10);
+            cut += usize::from(t.outputs.len() < t.y_shape[0] && t.columns.is_some());
+        }
+        for note in &e.notes {
+            assert!(!note.contains('\n') && note.ends_with('.'), "{note}");
+        }
+    }
+    assert!(cut > 0, "no column of weights was kept apart");
+}
+
+#[test]
+fn grad_cam_is_the_references() {
+    for (text, input, classes) in [
+        ("cnn3", [1, 24, 24], 2),
+        (AWKWARD, [3, 17, 22], 3),
+        ("conv5-bn-relu-pool-conv7-relu-gap-flatten-dense1", [1, 12, 12], 2),
+    ] {
+        let case = Case::new(text, input, classes);
+        let e = case.explained();
+        let places = cam::places(&case.model);
+        assert_eq!(e.cams.len(), places.len() * e.classes.len());
+        assert_eq!(e.cam_layer, places.last().map(|p| p.step));
+        for view in &e.cams {
+            let [c, h, w] = *<&[usize; 3]>::try_from(case.model.steps()[view.layer].output.dims()).unwrap();
+            let values = case.run(&mut cpu::Executor::<f64>::reference(), view.class, |_, steps, grads| {
+                vec![steps[view.layer], grads[1 + view.layer].unwrap()]
+            });
+            let (a, g) = (&values[0], &values[1]);
+            let mut map = vec![0.0f64; h * w];
+            for k in 0..c {
+                let alpha = g[k * h * w..(k + 1) * h * w].iter().sum::<f64>() / (h * w) as f64;
+                (0..h * w).for_each(|p| map[p] += alpha * a[k * h * w + p]);
+            }
+            let most = map.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            for (ours, theirs) in view.values.0.iter().zip(&map) {
+                let error = (f64::from(*ours) - theirs.max(0.0)).abs();
+                assert!(error <= 1e-5 * most.clamp(1e-3, 1.0), "{text} {}: {ours} and {theirs}", view.layer);
+            }
+            assert!(e.classes.contains(&view.class));
+        }
+        // The short way gives the same maps.
+        let (logits, found) = evidence(&mut cpu::Executor::<f32>::fast(), &case.request(), e.target).unwrap();
+        assert_eq!(logits, e.logits);
+        assert_eq!(e.by_place, !text.contains("gap"));
+        for found in found {
+            let view = e.cams.iter().find(|v| (v.layer, v.class) == (found.place.step, e.target)).unwrap();
+            assert_eq!((found.grad_cam(), found.hires_cam()), (view.values.0.clone(), view.hires.0.clone()));
+        }
+    }
+}
+
+#[test]
+fn saliency_occlusion_winners_and_paths_are_what_they_say() {
+    let case = Case::new("cnn2", [1, 24, 24], 2);
+    let e = case.explained();
+    let steps = case.model.steps();
+    let all = case.run(&mut cpu::Executor::<f64>::reference(), e.target, |_, steps, grads| {
+        [grads[0].unwrap()].into_iter().chain(steps.iter().copied()).collect()
+    });
+    // Saliency, to half a step of a byte.
+    let view = e.saliency.iter().find(|s| s.class == e.target).unwrap();
+    let step = f64::from(view.map.high) / 255.0;
+    for (ours, theirs) in view.map.values().iter().zip(&all[0]) {
+        assert!((f64::from(*ours) - theirs.abs() / (255.0 * 0.25)).abs() < 0.52 * step + 1e-9);
+    }
+    // Which pixel won: it has the pool's value.
+    for (i, l) in e.layers.iter().enumerate().filter(|(_, l)| l.winners.is_some()) {
+        let winners = l.winners.as_ref().unwrap();
+        let ([_, h, w], [_, oh, ow]) = (
+            <[usize; 3]>::try_from(steps[i - 1].output.dims()).unwrap(),
+            <[usize; 3]>::try_from(steps[i].output.dims()).unwrap(),
+        );
+        let (x, y) = (&all[i], &all[i + 1]);
+        for (k, &c) in winners.channels.iter().enumerate() {
+            for at in 0..oh * ow {
+                let won = usize::from(winners.data.0[k * oh * ow + at]);
+                let row = at / ow * winners.stride[0] + won / winners.kernel[1];
+                let column = at % ow * winners.stride[1] + won % winners.kernel[1];
+                let (x, y) = (x[(c * h + row) * w + column], y[c * oh * ow + at]);
+                assert!((x - y).abs() < 1e-5, "{} {c} {at}: {x} {y}", l.name);
+            }
+        }
+        assert_eq!(winners.channels.len(), steps[i].output[0]);
+    }
+    // A covered corner, asked of the network directly.
+    let o = &e.occlusion;
+    let mut covered = Case::new("cnn2", [1, 24, 24], 2);
+    let plain = case.request();
+    let (before, _) = evidence(&mut cpu::Executor::<f32>::fast(), &plain, 0).unwrap();
+    let grey = case.x().iter().sum::<f64>() / 576.0;
+    assert!((f64::from(o.fill[0]) - grey).abs() < 1e-6);
+    // Bytes alone can be given, so the mean is rounded to one.
+    let byte = ((grey * 0.25 + 0.45) * 255.0).round() as u8;
+    for row in 0..o.patch[0] {
+        covered.pixels[row * 24..row * 24 + o.patch[1]].fill(byte);
+    }
+    let (after, _) = evidence(&mut cpu::Executor::<f32>::fast(), &covered.request(), 0).unwrap();
+    for class in &o.classes {
+        let change = after[class.class] - before[class.class];
+        assert!((class.logit.0[0] - change).abs() < 2e-3, "{} {change}", class.logit.0[0]);
+        assert_eq!(class.logit.0.len(), o.places[0] * o.places[1]);
+    }
+    // The strongest channel of the last layer, by the reference.
+    let last = cam::places(&case.model).pop().unwrap();
+    let of_last = case
+        .run(&mut cpu::Executor::<f64>::reference(), e.target, |_, s, g| vec![s[last.step], g[1 + last.step].unwrap()]);
+    let plane = last.shape[1] * last.shape[2];
+    let part = |k: usize| (k * plane..(k + 1) * plane).map(|p| of_last[0][p] * of_last[1][p]).sum::<f64>();
+    let path = e.paths.iter().find(|p| p.class == e.target).unwrap();
+    assert_eq!(path.stages.len(), 2);
+    let first = path.stages[0].channels[0];
+    let best = (0..last.shape[0]).map(part).fold(f64::NEG_INFINITY, f64::max);
+    assert!((first.part - best).abs() < 1e-5 * best.abs() && (part(first.channel) - best).abs() < 1e-5 * best.abs());
+    assert!(path.stages.iter().flat_map(|s| &s.channels).all(|c| c.share > 0.0 && c.share <= 1.0));
+}
+
+#[test]
+fn large_networks_keep_to_the_limit() {
+    let case = Case::new("resnet18", [1, 64, 64], 2);
+    let e = case.explained();
+    let page = explain_page(std::slice::from_ref(&e)).unwrap();
+    assert!(page.len() < 5_000_000, "{}", page.len());
+    assert_eq!(e.layers.len(), case.model.steps().len());
+    assert!(e.layers.iter().filter(|l| l.stepped.is_some()).count() >= 4);
+    let shown = e.layers.iter().filter_map(|l| l.maps.as_ref());
+    assert!(shown.clone().count() > 50 && shown.clone().all(|m| !m.channels.is_empty()));
+    // A way goes on to the image, or ends where nothing speaks for its channel.
+    for path in &e.paths {
+        let ended = path.stages.last().is_some_and(|s| s.channels.is_empty());
+        assert!(path.stages.len() == radiograd::explain::path::MAX_STAGES || ended, "{path:?}");
+    }
+    assert!(e.notes.iter().any(|n| n.contains("cannot be stepped through")));
+}
+
+#[test]
+fn a_page_is_whole_and_what_it_shows_cannot_break_out() {
+    let one = Case::new("mlp", [1, 8, 8], 2).explained();
+    assert!(one.cams.is_empty() && one.paths.is_empty() && one.cam_layer.is_none());
+    let two = Case::new("conv4-relu-pool-flatten-dense1", [1, 8, 8], 2).explained();
+    for page in [explain_page(std::slice::from_ref(&one)).unwrap(), explain_page(&[one, two]).unwrap()] {
+        // Only the scripts that belong there, and nothing from elsewhere.
+        assert_eq!(page.matches("<script").count(), 2);
+        assert_eq!(page.matches("</script>").count(), 2);
+        assert!(!page.contains("alert(1)</script>") && page.contains("not a medical device"));
+        let inside = page.replace("http://www.w3.org/2000/svg", "");
+        for outside in ["http://", "https://", "src=", "@import", "url("] {
+            assert!(!inside.contains(outside), "{outside}");
+        }
+        let data = page.split("id=\"explain-data\">").nth(1).unwrap().split("</script>").next().unwrap();
+        let data: serde_json::Value = serde_json::from_str(data).unwrap();
+        let first = data.get("compare").map_or(&data, |c| &c[0]);
+        assert_eq!(first["image"]["name"], "film </script><script>alert(1)</script>.png");
+    }
+}
+
+#[test]
+fn requests_that_do_not_fit_are_refused() {
+    let case = Case::new("conv4-relu-flatten-dense2", [1, 8, 8], 2);
+    let run = |change: &dyn Fn(&mut Request<'_>)| {
+        let mut request = case.request();
+        change(&mut request);
+        let error = explain(&mut cpu::Executor::<f32>::fast(), &request).unwrap_err();
+        assert!(!error.to_string().contains('\n'), "{error}");
+        error
+    };
+    assert!(matches!(run(&|r| r.pixels = &[1, 2]), ExplainError::Image { got: 2, .. }));
+    assert!(matches!(run(&|r| r.mean = &[]), ExplainError::Count { what: "mean", .. }));
+    assert!(matches!(run(&|r| r.classes = &[]), ExplainError::Count { .. }));
+    assert!(matches!(run(&|r| r.label = Some(2)), ExplainError::Class { class: 2, classes: 2 }));
+    assert!(matches!(run(&|r| r.target = Some(9)), ExplainError::Class { .. }));
+    let mut broken = case.store.clone();
+    broken.set_value(0, &vec![f32::NAN; broken.value(&broken.params()[0]).len()]);
+    let request = Request { store: &broken, ..case.request() };
+    assert!(matches!(explain(&mut cpu::Executor::<f32>::fast(), &request), Err(ExplainError::NotFinite)));
+}
+
+#[test]
+fn the_command_writes_pages_and_says_what_is_wrong() {
+    let lab = Lab::new();
+    lab.run("run");
+    let film = &lab.files("ok/test/PNEUMONIA")[0];
+    let film = film.to_str().unwrap();
+    let explain = |more: &[&'static str]| -> Vec<String> {
+        let words = ["explain", "--device", "cpu", "--run", "run"];
+        words.iter().chain(more).map(|w| w.replace("FILM", film)).collect()
+    };
+    let ok = |more: &[&'static str]| {
+        let args = explain(more);
+        lab.succeeds(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    ok(&["FILM", "--out", "page.html", "--label", "pneumonia"]);
+    let page = fs::read_to_string(lab.path("page.html")).unwrap();
+    assert!(page.contains("radiogradExplain(") && page.len() < 5_000_000);
+    ok(&["FILM", "--out", "two.html", "--compare", "run", "--class", "NORMAL"]);
+    ok(&["FILM", "--out", "data.json"]);
+    let data: serde_json::Value = serde_json::from_slice(&fs::read(lab.path("data.json")).unwrap()).unwrap();
+    assert_eq!(data["model"]["classes"], serde_json::json!(["NORMAL", "PNEUMONIA"]));
+
+    let fails = |more: &[&'static str], words: &[&str]| {
+        let args = explain(more);
+        lab.fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), words);
+    };
+    fails(&["FILM", "--out", "page.txt"], &["--out", ".html"]);
+    fails(&["FILM", "--out", "page.html", "--label", "FLU"], &["--label", "FLU", "NORMAL, PNEUMONIA"]);
+    fails(&["FILM", "--out", "page.html", "--class", "FLU"], &["--class", "FLU"]);
+    fails(&["FILM", "--out", "run/report.html"], &["report of a run"]);
+    fails(&["nothing.png", "--out", "page.html"], &["nothing.png"]);
+    fails(&["FILM", "--out", "no/such/folder/page.html"], &["page.html"]);
+    fails(&["FILM", "--out", "page.html", "--compare", "elsewhere"], &["elsewhere"]);
+}
