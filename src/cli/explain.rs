@@ -84,7 +84,8 @@ pub fn run(args: &ExplainArgs, cx: &Context) -> Result<(), Failure> {
     });
     let images = images.collect::<Result<Vec<_>, Failure>>()?;
     let mut executor = cx.open()?.device.into_executor();
-    let name = crate::data::shown(&args.image);
+    // The page may be passed on; where the image lies is nobody's business.
+    let name = crate::data::shown(args.image.file_name().map_or(args.image.as_path(), Path::new));
     let mut explanations = Vec::with_capacity(runs.len());
     for ((network, _), (pixels, label, target)) in networks.iter().zip(&images) {
         let asked = Asked { name: &name, pixels, label: *label, target: *target, bytes: DEFAULT_BYTES / runs.len() };
