@@ -53,6 +53,8 @@ pub mod fsio;
 pub mod fuse;
 pub mod gpu;
 pub mod graph;
+#[cfg(feature = "cli")]
+pub mod learn;
 pub mod metrics;
 pub mod nn;
 pub mod onnx;

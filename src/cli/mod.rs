@@ -27,6 +27,7 @@ mod format;
 mod gradcheck;
 mod graph;
 mod interrupt;
+mod learn;
 mod loading;
 mod predict;
 mod preview;
@@ -92,6 +93,8 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Show on a page what a trained network makes of an image, layer by layer and step by step
     Explain(explain::ExplainArgs),
+    /// Lessons: what a convolution is, how it learns, and how its kernels became fast
+    Learn(learn::LearnArgs),
     /// Write a trained network as ONNX, or its weights as safetensors
     Export(export::ExportArgs),
     /// Search for good settings: grids, random draws, successive halving
@@ -123,6 +126,7 @@ impl Command {
             Self::Compare(args) => compare::run(&args, cx),
             Self::Predict(args) => predict::run(&args, cx),
             Self::Explain(args) => explain::run(&args, cx),
+            Self::Learn(args) => learn::run(&args, cx),
             Self::Export(args) => export::run(&args, cx),
             Self::Search(args) => search::run(&args, cx),
             Self::Study(command) => study::run(&command, cx),
