@@ -4,7 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo build --release --locked
+# With the tests, and not by `cargo build` first: their dependencies turn on more features of shared ones, so that the crate would be
+# compiled twice.
+cargo test --release --locked --no-run "$@"
+[ -x target/release/radiograd ] || cargo build --release --locked
 has_adapter() { ./target/release/radiograd devices --json 2>/dev/null | grep -q '"backend"'; }
 
 if ! has_adapter && command -v apt-get >/dev/null; then

@@ -5,7 +5,7 @@
 #   web/build.sh --quick    without the last optimisations, to try something out
 #
 # Needs a toolchain for wasm32-unknown-unknown: rustup's, if it has that target or can fetch it; else Debian's packages
-#   apt-get install rustc-web cargo-web rust-web-src      (1.96 and 1.95's linker were seen to work)
+#   apt-get install rustc-web cargo-web rust-web-src
 # whose standard library is then compiled too, and a rust-lld or wasm-ld. wasm-bindgen-cli comes from crates.io, in the version that
 # Cargo.lock has; wasm-opt (package binaryen, 117 or later) makes the result smaller where it is there.
 set -euo pipefail
