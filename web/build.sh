@@ -6,7 +6,7 @@
 #
 # Needs a toolchain for wasm32-unknown-unknown: rustup's, if it has that target or can fetch it; else Debian's packages
 #   apt-get install rustc-web cargo-web rust-web-src
-# whose standard library is then compiled too, and a rust-lld or wasm-ld. wasm-bindgen-cli comes from crates.io, in the version that
+# whose standard library is then compiled too, and a rust-lld or wasm-ld. wasm-bindgen-cli is installed by cargo, in the version that
 # Cargo.lock has; wasm-opt (package binaryen, 117 or later) makes the result smaller where it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
