@@ -16,12 +16,15 @@ stages=(--config "$root/experiments/densenet161.toml" --epochs "${EPOCHS:-7}")
 few=(--exclude-patients "$covid/train" --exclude-patients "$xray/test")
 [ -z "${ALL:-}" ] || few=()
 init=${INIT:-$out/pretrained}
+# Published weights are of three channels, and of ImageNet's mean.
+grey=()
+[ -z "${INIT:-}" ] || [ -e "$INIT" ] || grey=(--grey sum --set normalize=imagenet)
 if [ -z "${INIT:-}" ]; then
     train "$out/pretrained" --data "$covid" --exclude-patients "$xray/test" --model densenet161 --epochs "${PRETRAIN_EPOCHS:-2}" \
         --augment light "${common[@]}"
 fi
 for seed in $(seq 0 $((${SEEDS:-1} - 1))); do
-    train "$out/stages-seed$seed" "${stages[@]}" --data "$xray" --init "$init" --seed "$seed" "${few[@]}" "${common[@]}"
+    train "$out/stages-seed$seed" "${stages[@]}" --data "$xray" --init "$init" "${grey[@]}" --seed "$seed" "${few[@]}" "${common[@]}"
     [ -z "${SCRATCH:-}" ] || train "$out/scratch-seed$seed" "${stages[@]}" --set stages=[] --data "$xray" --seed "$seed" "${few[@]}" "${common[@]}"
 done
 "$radiograd" compare "$out"/*-seed* --split test --out "$out/compare.html" \

@@ -14,6 +14,9 @@ xray=${1:?usage: $0 CHEST_XRAY COVID3 [OUT]} covid=${2:?usage: $0 CHEST_XRAY COV
 common=(--size "${SIZE:-64}" --batch 32 --augment light --set split_seed=0)
 few=(--data "$xray" --exclude-patients "$covid/train" --exclude-patients "$xray/test" --epochs "${FEW_EPOCHS:-8}" "${common[@]}")
 init=${INIT:-$out/pretrained}
+# Published weights are of three channels, and of ImageNet's mean.
+grey=()
+[ -z "${INIT:-}" ] || [ -e "$INIT" ] || grey=(--grey sum --set normalize=imagenet)
 if [ -z "${INIT:-}" ]; then
     train "$out/pretrained" --data "$covid" --exclude-patients "$xray/test" --model resnet34 --epochs "${PRETRAIN_EPOCHS:-3}" "${common[@]}"
 fi
@@ -22,7 +25,7 @@ for seed in $(seq 0 $((${SEEDS:-1} - 1))); do
         train "$out/full/$model-seed$seed" --data "$xray" --model $model --epochs "${EPOCHS:-5}" --seed "$seed" "${common[@]}"
         train "$out/few/$model-scratch-seed$seed" --model $model --seed "$seed" "${few[@]}"
     done
-    train "$out/few/resnet34-pretrained-seed$seed" --model resnet34 --init "$init" --lr 3e-4 --seed "$seed" "${few[@]}"
+    train "$out/few/resnet34-pretrained-seed$seed" --model resnet34 --init "$init" "${grey[@]}" --lr 3e-4 --seed "$seed" "${few[@]}"
 done
 published=(
     --note "Published for the CNN of 2 convolutions and 3 dense layers: above 90 % validation accuracy after the third epoch; for ResNet-34: after the fifth."

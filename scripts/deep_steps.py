@@ -19,7 +19,7 @@ SIZE = 224
 WARM_UP = 1
 
 PEER = """
-import json, resource, sys, time
+import json, sys, time
 import torch, torchvision
 name, batch, size, runs, warm = sys.argv[1], *map(int, sys.argv[2:])
 torch.manual_seed(0)
