@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use super::candidates::{Plan, word};
 use super::effects::{effects, labels};
-use super::grid::{Method, Plan, Values, word};
+use super::grid::{Method, Values};
 use super::ranking::{self, Standing};
 use super::{Outcome, Results, SearchError};
 use crate::data::Dataset;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
-use super::grid::{Plan, Trial, word};
+use super::candidates::{Plan, Trial, word};
 use super::{Journal, Outcome, Record, Results, Scores, SearchError, Shard};
 use crate::data::{Dataset, one_line};
 use crate::exec::{ExecError, Executor};
