@@ -76,7 +76,7 @@ pub fn write_rotating(path: &Path, bytes: &[u8], previous: Option<&Path>) -> Res
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
         _ => {}
     }
-    persist(file, path).inspect_err(|_| {
+    rename(file, path).inspect_err(|_| {
         // Best effort: the error that came first is the one to report.
         if !path.exists() {
             let _ = fs::rename(previous, path);
@@ -197,8 +197,13 @@ pub fn temporary_for(path: &Path) -> Result<NamedTempFile, FsError> {
 /// # Errors
 /// [`FsError`] with the path.
 pub fn persist(file: NamedTempFile, path: &Path) -> Result<(), FsError> {
+    file.as_file().sync_all().map_err(|e| FsError::new("write", path, e))?;
+    rename(file, path)
+}
+
+/// Gives a temporary file that is on disk its place.
+fn rename(file: NamedTempFile, path: &Path) -> Result<(), FsError> {
     let fail = |e: io::Error| FsError::new("write", path, e);
-    file.as_file().sync_all().map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;
     // The rename itself must survive a crash too.
     sync_folder(folder_of(path)).map_err(fail)

@@ -249,10 +249,10 @@ fn killed_before_each_rename_and_each_sync() {
     undisturbed(&lab, case);
     let thorough = number("RADIOGRAD_KILLS").is_some_and(|kills| kills >= 50);
     let (mut kills, mut fallbacks) = (0, 0);
-    for call in ["rename", "fsync"] {
+    for call in ["/^rename", "fsync"] {
         // Few of the reports at the end will do.
         for when in (1..).take(if thorough { 1000 } else { 10 }) {
-            let out = format!("{call} {when}");
+            let out = format!("{} {when}", call.trim_start_matches("/^"));
             let mut command = std::process::Command::new("strace");
             let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={when}"));
             command.args(["-f", "-o", "/dev/null", "-e", &trace, "-e", &inject]);

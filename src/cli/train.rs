@@ -113,7 +113,7 @@ pub struct TrainArgs {
     /// Go on with the run in the folder that --out names
     #[arg(long, requires = "out")]
     pub resume: bool,
-    /// Minutes between two checkpoints within an epoch, beside those after each epoch (10 at first); 0: none
+    /// Minutes between two checkpoints within an epoch, beside those after each epoch (10 where nothing is said); 0: none
     #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
     pub checkpoint_minutes: Option<f64>,
     /// Write the curves into RUN/tensorboard, for `tensorboard --logdir RUN`

@@ -29,6 +29,8 @@ pub const TRACE: &str = "trace.json";
 pub const RESULT: &str = "result.json";
 /// The settings, in the run folder.
 const CONFIG: &str = "config.toml";
+/// The folder of the plots.
+const PLOTS: &str = "plots";
 /// The folder of TensorBoard's event files.
 pub const TENSORBOARD: &str = "tensorboard";
 /// Images of a report, at most.
@@ -134,7 +136,7 @@ pub fn train(
     fsio::create_dir(place.folder)?;
     let busy = || TrainError::Busy { path: place.folder.to_owned() };
     let _lock = fsio::lock_dir(place.folder).ok_or_else(busy)?;
-    fsio::sweep(place.folder);
+    [place.folder, &place.folder.join(PLOTS)].into_iter().for_each(fsio::sweep);
     let mut curves = place.tensorboard.then(|| Curves::open(&place.folder.join(TENSORBOARD), start.epochs(), events));
     let mut tell = |event: Event<'_>| {
         if let (Some(curves), Event::Epoch { row, .. }) = (&mut curves, event) {
@@ -367,7 +369,7 @@ fn write_report(folder: &Path, summary: &RunSummary) -> Result<(), TrainError> {
 /// # Errors
 /// A file cannot be written.
 pub fn write_plots(folder: &Path, report: &crate::report::html::Report) -> Result<(), TrainError> {
-    let plots = folder.join("plots");
+    let plots = folder.join(PLOTS);
     fsio::create_dir(&plots)?;
     for section in &report.sections {
         let figures = section.blocks.iter().filter_map(|b| match b {

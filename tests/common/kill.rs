@@ -114,7 +114,8 @@ pub fn assert_same(whole: &Path, other: &Path, what: &str) {
     assert_eq!(lines(whole), lines(other), "{what}: metrics.jsonl");
     assert_eq!(json(&read(whole, "result.json")), json(&read(other, "result.json")), "{what}: result.json");
     assert!(other.join("report.html").is_file(), "{what}: no report");
-    assert!(temporaries(other).is_empty(), "{what}: {:?} was left", temporaries(other));
+    let left = [temporaries(other), temporaries(&other.join("plots"))].concat();
+    assert!(left.is_empty(), "{what}: {left:?} was left");
 }
 
 /// The one line on stderr of a run that must end with this status.

@@ -91,8 +91,9 @@ impl<'a> Keeper<'a> {
             // Of an epoch that the damaged checkpoint had and this one has not: it comes again, and these weights are good until then.
             Ok(false) if !self.whole => return Ok(None),
             Ok(false) => None,
-            Err(e) if path.exists() => Some(e.to_string()),
-            Err(_) => Some(format!("{} is missing", path.display())),
+            // Killed between the two files of the first epoch.
+            Err(_) if !path.exists() => None,
+            Err(e) => Some(e.to_string()),
         };
         save_best(&path, &best.tensors, best.step, &fit.metadata)?;
         Ok(problem.map(|what| format!("{what}: it was written again from {LAST}")))
