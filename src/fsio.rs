@@ -68,7 +68,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
 pub fn write_rotating(path: &Path, bytes: &[u8], previous: Option<&Path>) -> Result<(), FsError> {
     let fail = |e: io::Error| FsError::new("write", path, e);
     let mut file = temporary_for(path)?;
-    file.write_all(bytes).map_err(fail)?;
+    file.as_file_mut().write_all(bytes).map_err(fail)?;
     let Some(previous) = previous else { return persist(file, path) };
     // Whole on disk before the old one gives its name up.
     file.as_file().sync_all().map_err(fail)?;
@@ -123,7 +123,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 pub fn check_writable(folder: &Path) -> Result<(), FsError> {
     let there = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
-    tempfile::tempfile_in(there).map(drop).map_err(|e| FsError::new("write into", folder, e))
+    tempfile::tempfile_in(there).map(drop).map_err(|e| FsError::new("write into", folder, plain(e)))
 }
 
 /// Removes temporary files that processes have left in a folder which were killed while they wrote. For a folder in which nobody else
@@ -189,7 +189,16 @@ pub fn temporary_for(path: &Path) -> Result<NamedTempFile, FsError> {
         // A temporary file is private; the finished one gets what the umask leaves of 0666.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(folder_of(path)).map_err(|e| FsError::new("write", path, e))
+    builder.tempfile_in(folder_of(path)).map_err(|e| FsError::new("write", path, plain(e)))
+}
+
+/// What the system said, without the name of a temporary file that nobody asked for.
+fn plain(e: io::Error) -> io::Error {
+    let inner = e.get_ref().and_then(std::error::Error::source).and_then(|inner| inner.downcast_ref::<io::Error>());
+    match inner.and_then(io::Error::raw_os_error) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => e,
+    }
 }
 
 /// Gives a whole temporary file its place, as [`write_atomic`] does.

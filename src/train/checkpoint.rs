@@ -25,7 +25,7 @@ use crate::store::{Param, ParamStore, Role};
 use crate::tensor::{Data, Tensor};
 use crate::weights::{self, NamedTensor, Pair, TensorData, WeightsFile, matching::match_tensors};
 
-pub use files::{Found, any, find, holds};
+pub use files::{Found, any, find, holds, reason};
 
 /// Name of the checkpoint to go on from.
 pub const LAST: &str = "last.safetensors";

@@ -18,7 +18,7 @@ pub enum SafetensorsError {
     #[error("broken or truncated safetensors file ({}); copy or save it again", describe(.0))]
     Malformed(SafeTensorError),
     /// The file holds a hash of itself ([`seal`]), and it is another one.
-    #[error("the file is damaged: its content is not what was written (the BLAKE3 in it differs); take a copy of it")]
+    #[error("the content is not what was written, the BLAKE3 in the file is another one; take a copy of it")]
     Damaged,
     /// An element type that has no place in the engine.
     #[error("tensor `{name}` has the element type {dtype:?}, which is not read; convert it to F32")]

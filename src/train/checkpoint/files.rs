@@ -38,17 +38,32 @@ pub fn find(folder: &Path) -> Result<Found, TrainError> {
     let missing = matches!(&wrong, TrainError::Weights(WeightsError::Fs(e)) if e.source.kind() == ErrorKind::NotFound);
     match read(&folder.join(PREVIOUS)) {
         Ok((file, state)) => {
-            let what = if missing { format!("{} is missing", path.display()) } else { wrong.to_string() };
-            let warning = format!("{what}: the run goes on from the checkpoint before, {PREVIOUS}, {}", state.place());
+            let what = if missing { "is missing".to_owned() } else { format!("is damaged ({})", reason(&wrong)) };
+            let on = format!("the run goes on from the checkpoint before, {PREVIOUS}, {}", state.place());
+            let warning = format!("{} {what}: {on}", path.display());
             Ok(Found { file, state, warning: Some(warning) })
         }
         Err(e) => {
-            let text = format!(
-                "{wrong}, and so is the checkpoint before ({e}): start a new run, with --init {BEST} for its weights"
-            );
-            Err(problem(&path, text))
+            let wrong = if missing { "it is missing".to_owned() } else { reason(&wrong) };
+            let text = format!("it and {PREVIOUS} are damaged ({wrong}; {})", reason(&e));
+            Err(problem(
+                &path,
+                format!("{text}: start a new run; --init {} takes the best weights into it", folder.display()),
+            ))
         }
     }
+}
+
+/// What is wrong with a file that does not read, without its name and without advice.
+#[must_use]
+pub fn reason(e: &TrainError) -> String {
+    let text = match e {
+        TrainError::Weights(WeightsError::Format { source, .. }) => source.to_string(),
+        TrainError::Weights(WeightsError::Fs(e)) => e.source.to_string(),
+        TrainError::Checkpoint { problem, .. } => problem.clone(),
+        other => other.to_string(),
+    };
+    text.split(';').next().unwrap_or_default().to_owned()
 }
 
 /// Whether an error says that a file is not what was written, and not that it belongs elsewhere or may not be read.

@@ -93,7 +93,7 @@ impl<'a> Keeper<'a> {
             Ok(false) => None,
             // Killed between the two files of the first epoch.
             Err(_) if !path.exists() => None,
-            Err(e) => Some(e.to_string()),
+            Err(e) => Some(format!("{} is damaged ({})", path.display(), checkpoint::reason(&e))),
         };
         save_best(&path, &best.tensors, best.step, &fit.metadata)?;
         Ok(problem.map(|what| format!("{what}: it was written again from {LAST}")))
