@@ -194,10 +194,10 @@ pub fn temporary_for(path: &Path) -> Result<NamedTempFile, FsError> {
 
 /// What the system said, without the name of a temporary file that nobody asked for.
 fn plain(e: io::Error) -> io::Error {
-    let inner = e.get_ref().and_then(std::error::Error::source).and_then(|inner| inner.downcast_ref::<io::Error>());
-    match inner.and_then(io::Error::raw_os_error) {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => e,
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match e.kind() {
+        kind @ (PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull) => kind.into(),
+        _ => e,
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
         for (round, before) in [(b"one", None), (b"two", Some(b"one")), (b"six", Some(b"two"))] {
             write_rotating(&path, round, Some(&previous)).unwrap();
             assert_eq!(read(&path).unwrap(), round);
-            assert_eq!(read(&previous).ok().as_deref(), before.map(<[u8]>::as_ref));
+            assert_eq!(read(&previous).ok().as_deref(), before.map(|b: &[u8; 3]| &b[..]));
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }

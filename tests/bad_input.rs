@@ -286,7 +286,7 @@ fn damaged_runs() {
             }
         }
         fs::remove_file(lab.path(&path)).expect("a file");
-        lab.fails(if name == "best.safetensors" { &eval } else { &resume }, &[name]);
+        lab.fails(if name == "best.safetensors" { &eval[..] } else { &resume[..] }, &[name]);
         lab.write(&path, &whole);
     }
     let config = fs::read_to_string(lab.path("run/config.toml")).expect("a file");

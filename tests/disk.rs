@@ -68,7 +68,7 @@ impl Disk {
 
     /// Leaves so many bytes free.
     fn fill(&self, free: u64) {
-        fs::write(self.0.join("filler"), vec![1; (Self::BYTES - free) as usize]).expect("room");
+        fs::write(self.0.join("filler"), vec![1_u8; (Self::BYTES - free) as usize]).expect("room");
     }
 }
 

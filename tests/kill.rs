@@ -251,7 +251,7 @@ fn killed_before_each_rename_and_each_sync() {
     let (mut kills, mut fallbacks) = (0, 0);
     for call in ["/^rename", "fsync"] {
         // Few of the reports at the end will do.
-        for when in (1..).take(if thorough { 1000 } else { 10 }) {
+        for when in (1..).take(if thorough { 1000 } else { 8 }) {
             let out = format!("{} {when}", call.trim_start_matches("/^"));
             let mut command = std::process::Command::new("strace");
             let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={when}"));

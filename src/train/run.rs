@@ -136,7 +136,8 @@ pub fn train(
     fsio::create_dir(place.folder)?;
     let busy = || TrainError::Busy { path: place.folder.to_owned() };
     let _lock = fsio::lock_dir(place.folder).ok_or_else(busy)?;
-    [place.folder, &place.folder.join(PLOTS)].into_iter().for_each(fsio::sweep);
+    fsio::sweep(place.folder);
+    fsio::sweep(&place.folder.join(PLOTS));
     let mut curves = place.tensorboard.then(|| Curves::open(&place.folder.join(TENSORBOARD), start.epochs(), events));
     let mut tell = |event: Event<'_>| {
         if let (Some(curves), Event::Epoch { row, .. }) = (&mut curves, event) {

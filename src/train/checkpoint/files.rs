@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{BEST, LAST, LoopState, PREVIOUS, STATE, problem};
+use super::{LAST, LoopState, PREVIOUS, STATE, problem};
 use crate::train::TrainError;
 use crate::weights::{self, NamedTensor, WeightsError, WeightsFile};
 
