@@ -74,7 +74,7 @@ fn train_on(
     fit.run(start, Some(folder), &mut |event| match event {
         Event::Epoch { row, .. } => after(row.epoch, last(folder)),
         Event::Note(note) => notes.push(note.to_owned()),
-        Event::Step { .. } => {}
+        Event::Step { .. } | Event::Warning(_) => {}
     })
     .unwrap();
     notes

@@ -1,6 +1,7 @@
 //! The settings of a run, as they stand in a TOML file and in the run folder.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,9 @@ pub struct TrainConfig {
     pub normalize: Normalize,
     /// An unreadable image is an error.
     pub strict: bool,
+    /// Minutes between two checkpoints within an epoch, beside those after each epoch; 0: none. It changes no bit of the result.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub checkpoint_minutes: f64,
     /// Weights to begin with: a file, a run folder (its best weights), or the name of published ones. Absent: drawn by `seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
@@ -111,6 +115,13 @@ pub struct TrainConfig {
     pub stages: Vec<Stage>,
 }
 
+/// Minutes between two checkpoints where nothing else is asked for.
+const CHECKPOINT_MINUTES: f64 = 10.0;
+
+fn is_usual(minutes: &f64) -> bool {
+    *minutes == CHECKPOINT_MINUTES
+}
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -136,6 +147,7 @@ impl Default for TrainConfig {
             std: None,
             normalize: Normalize::Measured,
             strict: false,
+            checkpoint_minutes: CHECKPOINT_MINUTES,
             init: None,
             key_map: Vec::new(),
             grey: None,
@@ -181,6 +193,8 @@ impl TrainConfig {
         check(self.batch >= 1, "batch", "must be at least 1")?;
         check(self.accumulate >= 1, "accumulate", "must be at least 1")?;
         check(self.lr.is_finite() && self.lr > 0.0, "lr", "must be a positive number")?;
+        let minutes = self.checkpoint_minutes;
+        check((0.0..=1e6).contains(&minutes), "checkpoint_minutes", "must lie in [0, 1000000]; 0: after epochs only")?;
         let clip = self.clip_grad_norm.is_none_or(|norm| norm.is_finite() && norm > 0.0);
         check(clip, "clip_grad_norm", "must be a positive number")?;
         stages::validate(&self.stages, self.epochs)?;
@@ -240,6 +254,12 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// How old a checkpoint may become within an epoch; `None`: any age.
+    #[must_use]
+    pub fn checkpoint_every(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(60.0 * self.checkpoint_minutes).ok().filter(|every| !every.is_zero())
+    }
+
     /// The rules of `key_map`.
     ///
     /// # Errors
@@ -268,13 +288,15 @@ impl TrainConfig {
     }
 
     /// Whether a run with these settings may go on with `other`: the number of epochs, the patience, the path of the data
-    /// (whose content is checked apart) and how unreadable files are met may change, nothing else.
+    /// (whose content is checked apart), how unreadable files are met and how often checkpoints are written may change, nothing else.
     ///
     /// # Errors
     /// [`TrainError::Setting`] says that the settings differ.
     pub fn allows(&self, other: &Self) -> Result<(), TrainError> {
         let common = |c: &Self| {
-            let common = Self { epochs: 1, patience: 0, data: String::new(), strict: false, ..c.clone() };
+            let checkpoint_minutes = CHECKPOINT_MINUTES;
+            let common =
+                Self { epochs: 1, patience: 0, data: String::new(), strict: false, checkpoint_minutes, ..c.clone() };
             common.to_toml()
         };
         let (ours, theirs) = (common(self)?, common(other)?);

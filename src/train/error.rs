@@ -77,6 +77,12 @@ pub enum TrainError {
         /// The folder.
         path: PathBuf,
     },
+    /// Two trainings into one folder.
+    #[error("{} is being trained into by another process: wait for it, or name another folder with --out", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Nothing to resume or evaluate.
     #[error("{} holds no finished checkpoint ({missing} is missing): train first", path.display())]
     NoRun {
@@ -129,10 +135,16 @@ pub enum TrainError {
         error: super::SettingError,
     },
     /// Asked to stop.
-    #[error("stopped after epoch {epoch}, whose checkpoint is kept: the same command with --resume goes on")]
+    #[error("stopped {}", place(*.epoch, *.step, *.steps))]
     Interrupted {
-        /// Finished epochs.
+        /// The epoch that is not finished, from 1.
         epoch: u32,
+        /// Its steps that are done.
+        step: usize,
+        /// The steps that it has.
+        steps: usize,
+        /// Whether there is a checkpoint to go on from.
+        kept: bool,
     },
     /// NaN or infinity.
     #[error(
@@ -146,6 +158,15 @@ pub enum TrainError {
         /// From 1.
         step: usize,
     },
+}
+
+/// Where a training was stopped.
+fn place(epoch: u32, step: usize, steps: usize) -> String {
+    match step {
+        0 if epoch <= 1 => "before the first step".to_owned(),
+        0 => format!("after epoch {}", epoch - 1),
+        _ => format!("in epoch {epoch} after step {step} of {steps}"),
+    }
 }
 
 impl From<super::SettingError> for TrainError {

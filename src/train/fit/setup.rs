@@ -191,6 +191,7 @@ impl Fit {
             stages,
             current,
             slots,
+            gradients: sum,
             evals,
             train,
             others: hosts,
@@ -199,6 +200,7 @@ impl Fit {
             metadata,
             profile: None,
             stop: None,
+            every: None,
         })
     }
 }

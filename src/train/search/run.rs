@@ -12,7 +12,6 @@ use crate::data::{Dataset, one_line};
 use crate::exec::{ExecError, Executor};
 use crate::fsio;
 use crate::metrics::Metrics;
-use crate::train::fit::StopAt;
 use crate::train::{Fit, Shared, TrainConfig, TrainError};
 
 /// What the search computes on.
@@ -257,7 +256,7 @@ impl Worker<'_> {
             None => (self.shelf.machine.device)().map_err(TrainError::from)?,
         };
         let mut fit = Fit::new(&trial.config, data, executor)?;
-        fit.stop_when(Arc::clone(&self.options.stop), StopAt::Step);
+        fit.stop_when(Arc::clone(&self.options.stop));
         let scores = self.scores(trial, &mut fit);
         self.executor = Some(fit.into_executor());
         scores
