@@ -129,7 +129,11 @@ pub(crate) fn host_has_room(bytes: usize) -> bool {
 
 /// That an executor with so many variables holds those of a graph: it does not where loading them failed.
 pub(crate) fn check_vars(graph: &Graph, held: usize) -> Result<(), ExecError> {
-    let missing = |id: &NodeId| matches!(&graph.node(*id).source, Source::Var(view) if view.var.index() >= held);
+    let missing = |id: &NodeId| match &graph.node(*id).source {
+        Source::Input => false,
+        Source::Var(view) => view.var.index() >= held,
+        Source::Op { op, .. } => op.updates().iter().any(|update| update.var.index() >= held),
+    };
     match graph.ids().find(missing) {
         Some(id) => Err(ExecError::NotLoaded(graph.describe(id))),
         None => Ok(()),

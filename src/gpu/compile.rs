@@ -12,7 +12,7 @@ use super::memory::{Buffers, ReadBack, bytes_of, storage, tensor_of, words_of};
 use super::pipelines::{Access, Pipelines, Wanted, format};
 use super::plan::{ALIGN, Plan};
 use super::schedule::{Home, Lowered, Schedule, StepMemory, TextureSlot};
-use super::submits::{self, Part};
+use super::submits;
 use super::tuned::{choose, key};
 use crate::exec::ExecError;
 use crate::graph::{Graph, NodeId};
@@ -44,6 +44,8 @@ pub(super) struct Ready {
     group: wgpu::BindGroup,
     /// The values of `Const::Late`, where the pipeline does not hold them.
     late: Vec<u32>,
+    /// The number of its first workgroup, which is not 0 for a part of a dispatch, and how many it has.
+    first: [u32; 3],
     groups: [u32; 3],
     /// What it was made of, where it can be done in parts.
     source: Option<Box<(Dispatch, Vec<Access>)>>,
@@ -379,7 +381,15 @@ impl Compiled {
             }
             let writes = |k| dispatch.args.contains(&Arg::Scratch(k));
             full.retain(|(_, window)| !matches!(window.of, Held::Scratch(k) if writes(k)));
-            dispatches.push(Ready { copies: copied, pipeline, group, late, groups: dispatch.groups, source });
+            dispatches.push(Ready {
+                copies: copied,
+                pipeline,
+                group,
+                late,
+                first: [0; 3],
+                groups: dispatch.groups,
+                source,
+            });
         }
         Ok(dispatches)
     }
@@ -438,20 +448,24 @@ impl Compiled {
         let Some((dispatch, access)) = self.dispatches[at].source.take().map(|source| *source) else {
             return Ok(false);
         };
-        let cut = submits::cut(dispatch.groups, parts);
+        let cut = submits::cut(self.dispatches[at].groups, parts);
         let Some(moved) = dispatch.movable().filter(|_| cut.len() > 1) else { return Ok(false) };
-        let wanted = Wanted { dispatch: &moved, access, node: self.name(&(at..at + 1)) };
+        let wanted = Wanted { dispatch: &moved, access: access.clone(), node: self.name(&(at..at + 1)) };
         let Some(pipeline) = pipelines.get(gpu, &[wanted])?.pop() else { return Ok(false) };
         let whole = &self.dispatches[at];
         let made: Vec<Ready> = (0..)
             .zip(&cut)
-            .map(|(i, Part { first, groups })| Ready {
-                copies: if i == 0 { whole.copies.clone() } else { Vec::new() },
-                pipeline: pipeline.clone(),
-                group: whole.group.clone(),
-                late: [&whole.late[..], &first[..]].concat(),
-                groups: *groups,
-                source: None,
+            .map(|(i, part)| {
+                let first = [0, 1, 2].map(|axis| whole.first[axis] + part.first[axis]);
+                Ready {
+                    copies: if i == 0 { whole.copies.clone() } else { Vec::new() },
+                    pipeline: pipeline.clone(),
+                    group: whole.group.clone(),
+                    late: [&dispatch.late()[..], &first[..]].concat(),
+                    first,
+                    groups: part.groups,
+                    source: Some(Box::new((dispatch.clone(), access.clone()))),
+                }
             })
             .collect();
         self.dispatches.splice(at..=at, made);

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::{Event, Fit, LAST, Outcome, Start};
+use super::{Event, Fit, Outcome, Start};
 use crate::train::TrainError;
+use crate::train::checkpoint::LAST;
 
 impl Fit {
     /// Runs the loop. With a folder, `last.safetensors` and `metrics.jsonl` are written after each epoch, `best.safetensors` after each
