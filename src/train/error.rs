@@ -17,6 +17,17 @@ pub enum TrainError {
     /// Running.
     #[error(transparent)]
     Exec(#[from] crate::exec::ExecError),
+    /// A device that failed in the middle of training.
+    #[error("{}{source}{}", when(place.as_ref()), what_is_kept(*kept))]
+    Fault {
+        /// The epoch and the step of it, from 1, that was begun last.
+        place: Option<(u32, usize)>,
+        /// What failed. What is read back belongs to the step begun last or to one before.
+        #[source]
+        source: crate::exec::ExecError,
+        /// Whether there is a checkpoint to go on from; `None` where none is written.
+        kept: Option<bool>,
+    },
     /// Weight files.
     #[error(transparent)]
     Weights(#[from] crate::weights::WeightsError),
@@ -166,6 +177,18 @@ fn place(epoch: u32, step: usize, steps: usize) -> String {
         0 if epoch <= 1 => "before the first step".to_owned(),
         0 => format!("after epoch {}", epoch - 1),
         _ => format!("in epoch {epoch} after step {step} of {steps}"),
+    }
+}
+
+fn when(place: Option<&(u32, usize)>) -> String {
+    place.map(|(epoch, step)| format!("epoch {epoch}, step {step}: ")).unwrap_or_default()
+}
+
+fn what_is_kept(kept: Option<bool>) -> &'static str {
+    match kept {
+        Some(true) => "; the last checkpoint is kept: the same command with --resume goes on",
+        Some(false) => "; there was no checkpoint yet: the same command begins anew",
+        None => "",
     }
 }
 

@@ -1,5 +1,6 @@
 //! The loop: epochs of steps, validation after each, the best weights kept.
 
+mod faults;
 mod live;
 mod saving;
 mod setup;
@@ -69,6 +70,8 @@ pub struct Fit {
     config: TrainConfig,
     model: Model,
     classes: usize,
+    /// The epoch and the step of it, from 1, that was begun last.
+    last_turn: Option<(u32, usize)>,
     params: Vec<Param>,
     store: ParamStore,
     executor: Box<dyn Executor>,
@@ -144,8 +147,9 @@ impl Fit {
     /// Has some steps of a run that begins at `start` profiled.
     pub fn profile(&mut self, start: &Start) {
         let total = u64::from(self.config.epochs.saturating_sub(start.epochs.len() as u32)) * self.steps as u64;
-        self.profile =
-            Some(Profile::new(self.executor.describe(), self.executor.running(self.current.programs.step), total));
+        // A program that is no more has its say when it runs.
+        let running = self.executor.running(self.current.programs.step).ok();
+        self.profile = running.map(|graph| Profile::new(self.executor.describe(), graph, total));
     }
 
     /// What was profiled, if [`Fit::profile`] asked for it.
@@ -286,12 +290,8 @@ impl Fit {
         }
     }
 
-    /// Runs the loop. With a folder, `metrics.jsonl` and `last.safetensors` are written after each epoch, `best.safetensors` after each
-    /// better one; and `last.safetensors` within an epoch where the run is stopped, or as often as [`Fit::save_every`] says.
-    ///
-    /// # Errors
-    /// NaN in loss or gradient, a device or a disk that fails; [`TrainError::Interrupted`] where it was stopped.
-    pub fn run(
+    /// [`Fit::run`], whose errors do not say yet where they came.
+    fn turns(
         &mut self,
         start: Start,
         folder: Option<&Path>,
@@ -451,6 +451,7 @@ impl Fit {
         step: &mut u64,
         scheduler: &mut Scheduler,
     ) -> Result<(), TrainError> {
+        self.last_turn = Some((epoch, row + 1));
         let accumulate = self.config.accumulate;
         let (stage, programs) = (self.current.stage, self.current.programs);
         // The optimizer counts the steps of its stage.

@@ -294,7 +294,9 @@ fn is_its_own(e: &TrainError) -> bool {
         | TrainError::Optimizer(_)
         | TrainError::Schedule(_)
         | TrainError::Metrics(_) => true,
-        TrainError::Exec(e) => matches!(e, ExecError::TooLarge { .. } | ExecError::OutOfMemory(_)),
+        TrainError::Exec(e) | TrainError::Fault { source: e, .. } => {
+            matches!(e, ExecError::TooLarge { .. } | ExecError::OutOfMemory(_))
+        }
         _ => false,
     }
 }
