@@ -246,7 +246,7 @@ const cases = {
   async explain() {
     for (const dark of [false, true]) {
       const name = `explain ${dark ? "dark" : "light"}`;
-      const page = await open("#nets=cnn1%2Ccnn2&epochs=1&images=300&play=1", { dark });
+      const page = await open("#nets=cnn1%2Ccnn2&focus=cnn2&epochs=1&images=300&play=1", { dark });
       await done(page, 2);
       // By keyboard, and then of the other network.
       const explain = async (model) => {
@@ -260,6 +260,7 @@ const cases = {
       await page.evaluate(() => (globalThis.longest = 0));
       await explain("cnn2");
       check(true, `${name}: the view is there after ${Math.round((await page.evaluate(() => performance.now())) - before)} ms: ${(await page.textContent("#explained")).trim()}`);
+      const longest = [await page.evaluate(() => globalThis.longest)];
       const answer = await page.$$eval("#answer .track", (tracks) => tracks.map((t) => t.previousElementSibling.textContent));
       const shown = await page.$$eval("#explain .bars .value", (values) => values.map((v) => v.textContent));
       const near = (a, b) => Math.abs(Number.parseFloat(a) - Number.parseFloat(b)) < 0.11;
@@ -307,9 +308,10 @@ const cases = {
       await page.setViewportSize({ width: 1440, height: 1000 });
       await page.check("#race-cnn1 input");
       await page.waitForFunction(() => /another choice/.test(document.getElementById("explained").textContent));
+      await page.evaluate(() => (globalThis.longest = 0));
       await explain("cnn1");
-      const longest = await page.evaluate(() => globalThis.longest);
-      check(longest < 100, `${name}: longest task of the page's thread ${Math.round(longest)} ms, below 100`);
+      longest.push(await page.evaluate(() => globalThis.longest));
+      check(Math.max(...longest) < 100, `${name}: longest tasks of the page's thread ${longest.map(Math.round).join(" and ")} ms, below 100`);
       // Space is the view's own there, and does not play.
       await page.focus("#explain [aria-label='next layer']");
       await page.keyboard.press("Space");
