@@ -11,7 +11,7 @@
 //! ([`Stepped::y_area`]), and of x what they read; where dy has, likewise [`Stepped::dx_area`] and what of dy reads it.
 //!
 //! [`Stepped::forward`], [`Stepped::input_gradient`] and [`Stepped::weight_gradient`] list the terms in the order of
-//! `shaders/conv2d.wgsl`, and `explain.js` goes the same way; the tests hold their sums against the executor's values.
+//! `shaders/conv2d.wgsl`, and `sums.js` goes the same way; the tests hold their sums against the executor's values.
 
 use serde::Serialize;
 
