@@ -37,7 +37,7 @@ impl Executor for Raising {
     fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError> {
         self.inner.set(program, input, value)
     }
-    fn running(&self, program: Program) -> &Arc<Graph> {
+    fn running(&self, program: Program) -> Result<&Arc<Graph>, ExecError> {
         self.inner.running(program)
     }
     fn run(&mut self, program: Program) -> Result<(), ExecError> {
