@@ -26,12 +26,35 @@ impl FsError {
     }
 }
 
-/// Reads a whole file.
+/// Reads a whole file. What is no regular file is refused before it is opened: a pipe may never give a byte, and a device may never
+/// end.
 ///
 /// # Errors
 /// [`FsError`] with the path.
 pub fn read(path: &Path) -> Result<Vec<u8>, FsError> {
-    fs::read(path).map_err(|e| FsError::new("read", path, e))
+    let fail = |e| FsError::new("read", path, e);
+    let meta = fs::metadata(path).map_err(fail)?;
+    if meta.is_dir() {
+        return Err(fail(io::ErrorKind::IsADirectory.into()));
+    }
+    if !meta.is_file() {
+        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe or a device, not a file")));
+    }
+    fs::read(path).map_err(fail)
+}
+
+/// As [`read`], of a file that has at most `limit` bytes.
+///
+/// # Errors
+/// [`FsError`] with the path, also for a larger file.
+pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, FsError> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_file() && meta.len() > limit => {
+            let what = format!("it has {} bytes, and at most {limit} are read", meta.len());
+            Err(FsError::new("read", path, io::Error::new(io::ErrorKind::FileTooLarge, what)))
+        }
+        _ => read(path),
+    }
 }
 
 /// Creates a folder and its parents.

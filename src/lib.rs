@@ -71,3 +71,4 @@ pub mod store;
 pub mod tensor;
 pub mod train;
 pub mod weights;
+mod zip_directory;

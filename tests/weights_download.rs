@@ -49,6 +49,7 @@ fn server() -> String {
             "/whole" => stream.write_all(head(body.len()).as_bytes()).and_then(|()| stream.write_all(&body)),
             "/open-ended" => stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").and_then(|()| stream.write_all(&body)),
             "/moved" => stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: /whole\r\nContent-Length: 0\r\n\r\n"),
+            "/huge" => stream.write_all(head(5 << 30).as_bytes()),
             p if p.starts_with("/cut") => {
                 stream.write_all(head(body.len()).as_bytes()).and_then(|()| stream.write_all(&body[..300_000]))
             }
@@ -131,7 +132,13 @@ fn what_goes_wrong_keeps_the_old_file_and_leaves_nothing_else() {
     assert!(matches!(other, DownloadError::Checksum { .. }), "{other:?}");
     let nobody = fails(&nobody, &["cannot fetch", "127.0.0.1", "check the network"]);
     assert!(matches!(nobody, DownloadError::Unreachable { .. }), "{nobody:?}");
-    fails("http://no-such-host.invalid/x", &["cannot fetch", "no-such-host.invalid"]);
+    fails("https://no-such-host.invalid/x", &["cannot fetch", "no-such-host.invalid"]);
+    // Said to be larger than any weight file: not a byte of it is waited for.
+    let huge = fails(&format!("{base}/huge"), &["more than", "nothing was kept"]);
+    assert!(matches!(huge, DownloadError::TooLarge { .. }), "{huge:?}");
+    // Others on the way could change what plain HTTP brings.
+    let plain = fails("http://mirror.example/x", &["https://"]);
+    assert!(matches!(plain, DownloadError::Address { .. }), "{plain:?}");
 
     let stop = AtomicBool::new(false);
     let stopped = fetch(&format!("{base}/whole"), &path, &want, &stop, &mut |done, _| {

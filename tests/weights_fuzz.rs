@@ -4,13 +4,16 @@
 //! An allocator of this program's own counts what each reading holds at most. Beside the file's bytes, which the test holds, a reader may take
 //! twice their number and `CONSTANT`.
 
+#[path = "common/counting.rs"]
+mod counting;
+#[path = "common/mutate.rs"]
+mod mutate;
 mod weights_files;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use mutate::mutate;
 use radiograd::rng::{Rng, Stream};
 use radiograd::weights::{NamedTensor, TensorData, from_bytes, safetensors};
 use weights_files::{Pickler, View, checkpoint, f32s};
@@ -18,45 +21,6 @@ use zip::CompressionMethod::{self, Deflated, Stored};
 
 /// What a reader may take however small the file is: tables of names, buffers of the decompressor.
 const CONSTANT: usize = 256 << 10;
-
-thread_local! {
-    /// Bytes that this thread holds, and the most since the last reset.
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count(change: isize) {
-    // A thread that is being taken down has no counters any more.
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + change);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
-    });
-}
-
-// SAFETY: every call is handed to the system's allocator as it is; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // The old block lives until the new one is filled.
-        count(size as isize);
-        count(-(layout.size() as isize));
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// What came of many files.
 #[derive(Debug, Default)]
@@ -70,10 +34,7 @@ struct Tally {
 impl Tally {
     /// Reads one file, and checks what comes of it.
     fn file(&mut self, bytes: &[u8], what: &dyn Fn() -> String) {
-        let before = HELD.get();
-        PEAK.set(before);
-        let result = from_bytes(bytes);
-        let took = PEAK.get() - before;
+        let (result, took) = counting::peak(|| from_bytes(bytes));
         self.most = self.most.max(took - 2 * bytes.len() as isize);
         assert!(took <= (2 * bytes.len() + CONSTANT) as isize, "{}: {took} bytes for {}", what(), bytes.len());
         match result {
@@ -123,38 +84,6 @@ impl Tally {
                 mutate(&mut changed, &mut rng);
             }
             self.file(&wrap(&changed), &|| format!("seed {seed}, round {round}"));
-        }
-    }
-}
-
-fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
-    if bytes.is_empty() {
-        return;
-    }
-    let len = bytes.len() as u32;
-    let at = rng.below(len) as usize;
-    let piece = at..(at + 1 + rng.below(32) as usize).min(bytes.len());
-    match rng.below(8) {
-        0 => bytes[at] ^= 1 << rng.below(8),
-        1 => bytes[at] = rng.next_u32() as u8,
-        2 => drop(bytes.remove(at)),
-        3 => bytes.insert(at, rng.next_u32() as u8),
-        4 => drop(bytes.drain(piece)),
-        5 => {
-            let copy = bytes[piece].to_vec();
-            let to = rng.below(len) as usize;
-            bytes.splice(to..to, copy);
-        }
-        6 => {
-            let number = [u64::MAX, u64::MAX >> 1, 1 << 32, u64::from(u32::MAX), 0xffff, 0][rng.below(6) as usize];
-            let width = [2, 4, 8][rng.below(3) as usize];
-            for (to, from) in bytes.iter_mut().skip(at).zip(&number.to_le_bytes()[..width]) {
-                *to = *from;
-            }
-        }
-        _ => {
-            let digits = b"0123456789[]{},:\"\\.(Ru\x85\x94";
-            bytes[at] = digits[rng.below(digits.len() as u32) as usize];
         }
     }
 }

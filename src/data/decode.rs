@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -24,6 +25,13 @@ pub const MAX_FILE: u64 = 256 << 20;
 pub const MAX_SIDE: u32 = 20_000;
 /// The most memory that decoding one file may take, in bytes.
 pub const MAX_DECODED: u64 = 512 << 20;
+
+/// Pictures that take more than this are decoded one at a time, whatever the number of threads: a folder of a few small files could
+/// otherwise ask for [`MAX_DECODED`] on each.
+const LARGE: u64 = 64 << 20;
+
+/// Held while a large picture is decoded.
+static ONE_LARGE: Mutex<()> = Mutex::new(());
 
 /// The bytes of a file, and what they are the bytes of.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
@@ -91,6 +99,8 @@ fn decode_inner(bytes: &[u8], channels: usize) -> Result<Picture, String> {
         return Err("an image without pixels".into());
     }
     limits.reserve(decoder.total_bytes()).map_err(text)?;
+    // A decoder that panicked under it has left nothing behind that others could see.
+    let _alone = (decoder.total_bytes() > LARGE).then(|| ONE_LARGE.lock().unwrap_or_else(PoisonError::into_inner));
     decoder.set_limits(limits).map_err(text)?;
     let mode = format!("{:?}", decoder.original_color_type());
     let orientation = decoder.orientation().map_err(text)?;

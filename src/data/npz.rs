@@ -2,6 +2,7 @@
 //! integers. Other image sizes than the wanted one are resized. Patients are unknown: every image is its own.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
@@ -16,7 +17,12 @@ use super::images::Images;
 use super::npy::{Header, read_header};
 use super::{Dataset, LoadOptions, Need, Originals, Stage, check_bytes, check_classes, decode, split_train};
 use crate::fsio::FsError;
+use crate::zip_directory;
 
+/// Images of a split, at most: a small archive can hold any number of equal labels, each of which takes a hundred bytes here.
+const MAX_IMAGES: u64 = 1 << 24;
+/// Entries of a file, at most; MedMNIST's have six.
+const MAX_ENTRIES: u64 = 1024;
 /// Deflate never makes more than this out of one byte; an entry that claims more is no honest array.
 const MAX_RATIO: u64 = 1032;
 /// Source images are read and resized in blocks of about this many bytes.
@@ -48,12 +54,17 @@ impl<'a> Npz<'a> {
         Self::of(path, Box::new(BufReader::new(file)), file_bytes)
     }
 
-    fn of(path: &'a Path, bytes: Box<dyn Bytes>, file_bytes: u64) -> Result<Self, DataError> {
-        let zip = ZipArchive::new(bytes).map_err(|e| DataError::Npz {
-            path: path.to_owned(),
-            key: "file".into(),
-            problem: format!("not a whole .npz (zip) archive ({}); download it again", one_line(&e.to_string())),
-        })?;
+    fn of(path: &'a Path, mut bytes: Box<dyn Bytes>, file_bytes: u64) -> Result<Self, DataError> {
+        let error = |problem| DataError::Npz { path: path.to_owned(), key: "file".into(), problem };
+        let broken = |e: &dyn Display| {
+            error(format!("not a whole .npz (zip) archive ({}); download it again", one_line(&e.to_string())))
+        };
+        match zip_directory::claimed(&mut bytes, file_bytes).map_err(|e| broken(&e))? {
+            Some(0..=MAX_ENTRIES) => {}
+            Some(n) => return Err(error(format!("claims {n} arrays, and at most {MAX_ENTRIES} are read"))),
+            None => return Err(broken(&"its end records are apart")),
+        }
+        let zip = ZipArchive::new(bytes).map_err(|e| broken(&e))?;
         Ok(Self { path, zip, file_bytes })
     }
 
@@ -127,6 +138,9 @@ impl<'a> Npz<'a> {
             }
             if !matches!((header.kind, header.size), ('u' | 'i', 1 | 2 | 4 | 8) | ('b', 1)) {
                 return Err(format!("type {}; labels are integers", header.descr));
+            }
+            if header.shape[0] > MAX_IMAGES {
+                return Err(format!("{} labels; at most {MAX_IMAGES} images are read", header.shape[0]));
             }
             let mut labels = Vec::new();
             let mut left = header.shape[0];

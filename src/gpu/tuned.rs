@@ -160,7 +160,7 @@ impl Tuned {
     /// [`TunedError`] for a file that does not read or is none of these.
     pub fn read(path: &Path) -> Result<Self, TunedError> {
         let fail = |problem: String| TunedError { path: path.to_owned(), problem };
-        let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
+        let bytes = crate::fsio::read(path).map_err(|e| fail(e.source.to_string()))?;
         let found: Self = serde_json::from_slice(&bytes).map_err(|e| fail(format!("does not parse ({e})")))?;
         let sound = |e: &Entry| e.seconds > 0.0 && e.table_seconds.is_none_or(|s| s > 0.0);
         match found.format == FORMAT && found.entries.values().all(sound) {

@@ -15,6 +15,8 @@ use crate::stats::Units;
 
 /// The file in a run folder.
 pub const PREDICTIONS: &str = "predictions.csv";
+/// Splits of a file, at most; there are four.
+const MAX_SPLITS: usize = 16;
 /// Columns before the probabilities.
 const FIXED: [&str; 4] = ["split", "image", "patient", "label"];
 
@@ -161,6 +163,10 @@ impl Predictions {
                 .ok_or_else(|| format!("line {line}: {} is none of the classes", one_line(&record[3])))?;
             let at = match splits.iter().position(|s| s.split == record[0]) {
                 Some(at) => at,
+                // Looked up line by line: a file with a split for each line would take for ever.
+                None if splits.len() == MAX_SPLITS => {
+                    return Err(format!("line {line}: {} is the {}th split", one_line(&record[0]), MAX_SPLITS + 1));
+                }
                 None => {
                     splits.push(SplitPredictions { split: record[0].to_owned(), ..SplitPredictions::default() });
                     splits.len() - 1

@@ -15,6 +15,9 @@ use super::TrainError;
 use crate::fsio;
 use crate::nn::error::nearest;
 
+/// The longest file of settings that is read. The parser takes some hundred bytes for a setting of a few.
+const MAX_TEXT: u64 = 1 << 20;
+
 /// A setting that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct SettingError {
@@ -122,7 +125,7 @@ impl TomlFile {
     /// [`TrainError::Fs`], or [`TrainError::Config`] with the line that is no TOML.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let fail = |problem: String| TrainError::Config { path: path.to_owned(), problem };
-        let text = String::from_utf8(fsio::read(path)?).map_err(|_| fail("is no text".to_owned()))?;
+        let text = String::from_utf8(fsio::read_at_most(path, MAX_TEXT)?).map_err(|_| fail("is no text".to_owned()))?;
         let table = text.parse::<Table>().map_err(|e| {
             let message = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
             fail(format!("line {}: {message}", line_at(&text, e.span().map_or(0, |s| s.start))))

@@ -1,12 +1,13 @@
 //! The zip archive around a checkpoint, read with no more memory than its size pays for.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 
 use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::pth::PthError;
 use super::shown;
+use crate::zip_directory;
 
 /// An archive and the folder in it that all entries share.
 pub(super) struct Archive<R> {
@@ -62,32 +63,14 @@ impl<R: Read + Seek> Archive<R> {
 
 /// Bytes that the directory takes in memory for each of its entries, at least.
 const ENTRY: u64 = 400;
-/// The end record may have a comment behind it of up to 64 KiB, and the records of a large archive before it.
-const TAIL: u64 = (1 << 16) + 22 + 20 + 56;
 
 /// Refuses an archive whose end record claims more entries than its size pays for: room for all of them is made before the first is read.
 fn check_directory<R: Read + Seek>(reader: &mut R, length: u64, limit: u64) -> Result<(), PthError> {
-    let io = |e: std::io::Error| PthError::Zip(ZipError::Io(e));
-    let mut tail = Vec::new();
-    reader.seek(SeekFrom::Start(length.saturating_sub(TAIL))).map_err(io)?;
-    reader.by_ref().take(TAIL).read_to_end(&mut tail).map_err(io)?;
-    for (at, record) in tail.windows(22).enumerate().filter(|(_, w)| w.starts_with(b"PK\x05\x06")) {
-        let number =
-            |bytes: Option<&[u8]>| bytes.map_or(0, |b| b.iter().rev().fold(0, |n, &b| (n << 8) | u64::from(b)));
-        // Entries on this disk and in all; an archive on several disks is refused later.
-        let (here, all) = (number(record.get(8..10)), number(record.get(10..12)));
-        let before = |n: usize| at.checked_sub(n).and_then(|from| tail.get(from..at)).unwrap_or_default();
-        let large = before(76);
-        let entries = match (before(20).starts_with(b"PK\x06\x07"), large.starts_with(b"PK\x06\x06")) {
-            (true, true) => number(large.get(32..40)),
-            (true, false) => return Err(PthError::Zip(ZipError::InvalidArchive("its end records are apart".into()))),
-            (false, _) => all,
-        };
-        let bytes = entries.saturating_mul(ENTRY);
-        if here == all && bytes > limit {
-            return Err(PthError::TooLarge { what: "its directory".into(), bytes, limit });
-        }
+    let claimed = zip_directory::claimed(reader, length).map_err(|e| PthError::Zip(ZipError::Io(e)))?;
+    let entries = claimed.ok_or(PthError::Zip(ZipError::InvalidArchive("its end records are apart".into())))?;
+    let bytes = entries.saturating_mul(ENTRY);
+    if bytes > limit {
+        return Err(PthError::TooLarge { what: "its directory".into(), bytes, limit });
     }
-    reader.seek(SeekFrom::Start(0)).map_err(io)?;
     Ok(())
 }

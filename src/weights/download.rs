@@ -31,8 +31,8 @@ pub enum DownloadError {
         /// Where it belongs.
         path: PathBuf,
     },
-    /// No address.
-    #[error("{url}: an address begins with http:// or https://; correct --url")]
+    /// No address, or one whose answer others on the way could change.
+    #[error("{url}: an address begins with https:// (or http://localhost); correct --url")]
     Address {
         /// What was asked for.
         url: String,
@@ -112,14 +112,12 @@ pub fn fetch(
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<Fetched, DownloadError> {
     let named = || url.to_owned();
-    if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(DownloadError::Address { url: named() });
-    }
+    let protocols = protocols(url).ok_or_else(|| DownloadError::Address { url: named() })?;
     if let Some(folder) = path.parent() {
         fsio::create_writable_dir(folder)?;
     }
     let mut file = fsio::temporary_for(path)?;
-    let mut transfer = Transfer::start(url, path)?;
+    let mut transfer = Transfer::start(url, protocols, path)?;
     let broken = |e: std::io::Error| DownloadError::Unreachable { url: named(), why: e.to_string() };
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0u64, vec![0; CHUNK]);
     let head = transfer.head().map_err(broken)?;
@@ -149,6 +147,7 @@ pub fn fetch(
         (Ended { code: Some(18), .. }, Head { length: Some(of), .. }) => {
             return Err(DownloadError::Truncated { url: named(), got: bytes, of });
         }
+        (Ended { code: Some(63), .. }, _) => return Err(DownloadError::TooLarge { url: named() }),
         (Ended { code: Some(0), .. }, _) => {}
         (Ended { says, .. }, _) => return Err(DownloadError::Unreachable { url: named(), why: says }),
     }
@@ -159,6 +158,17 @@ pub fn fetch(
     }
     fsio::persist(file, path)?;
     Ok(Fetched { bytes, sha256 })
+}
+
+/// What `curl` may speak to fetch this: TLS, and plain HTTP only to this computer, by a name that nothing else can have.
+fn protocols(url: &str) -> Option<&'static str> {
+    if url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()) {
+        return Some("=https");
+    }
+    let place = url.strip_prefix("http://")?;
+    let rest = ["127.0.0.1", "[::1]", "localhost"].iter().find_map(|host| place.strip_prefix(host))?;
+    let port = rest.strip_prefix(':').map_or(rest, |port| port.trim_start_matches(|c: char| c.is_ascii_digit()));
+    (port.is_empty() || port.starts_with('/')).then_some("=http,https")
 }
 
 /// The SHA-256 of a file in hexadecimal digits.
@@ -202,7 +212,8 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn start(url: &str, path: &Path) -> Result<Self, DownloadError> {
+    fn start(url: &str, protocols: &str, path: &Path) -> Result<Self, DownloadError> {
+        let most = MAX_BYTES.to_string();
         let fixed = [
             // No settings of the user's: some change what is written to stdout. Proxies come from the environment.
             "--disable",
@@ -214,8 +225,12 @@ impl Transfer {
             "--location",
             "--max-redirs",
             "5",
+            // Of redirections too.
             "--proto",
-            "=http,https",
+            protocols,
+            "--tlsv1.2",
+            "--max-filesize",
+            &most,
             "--connect-timeout",
             "30",
             "--speed-limit",
@@ -311,9 +326,24 @@ mod tests {
     }
 
     #[test]
-    fn only_http_is_fetched() {
+    fn only_tls_and_this_computer_are_asked() {
+        assert_eq!(protocols("https://download.pytorch.org/models/x.pth"), Some("=https"));
+        for url in ["http://127.0.0.1:8080/x", "http://localhost/x", "http://[::1]:1", "http://localhost"] {
+            assert_eq!(protocols(url), Some("=http,https"), "{url}");
+        }
         let dir = tempfile::tempdir().unwrap();
-        for url in ["file:///etc/hostname", "--version", ""] {
+        for url in [
+            "file:///etc/hostname",
+            "--version",
+            "",
+            "https://",
+            "http://mirror.example/models",
+            "http://127.0.0.1.mirror.example/x",
+            "http://localhost@mirror.example/x",
+            "http://127.0.0.1:80@mirror.example/x",
+            "http://localhost\\@mirror.example/x",
+            "HTTP://mirror.example",
+        ] {
             let error = fetch(url, &dir.path().join("x"), "", &AtomicBool::new(false), &mut |_, _| {}).unwrap_err();
             assert!(matches!(error, DownloadError::Address { .. }), "{error}");
         }

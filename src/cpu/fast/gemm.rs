@@ -63,8 +63,12 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// One past the largest offset that a strided matrix reaches, `None` where that overflows a pointer's range.
+/// One past the largest offset that a strided matrix reaches, `None` where that, or a stride, overflows a pointer's range.
 fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Option<usize> {
+    // Also of an axis of one element, whose stride is never walked: what cannot be a pointer's offset is not handed on.
+    if row_stride.max(col_stride) > isize::MAX as usize / size_of::<f32>() {
+        return None;
+    }
     if rows == 0 || cols == 0 {
         return Some(0);
     }
@@ -94,8 +98,9 @@ pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], c_stride: usize, accumu
         return;
     }
     // SAFETY: `gemm` reads `a[i * row_stride + l * col_stride]` for i < m, l < k and `b` likewise for l < k, j < n, and
-    // reads and writes `c[i * c_stride + j]` for i < m, j < n. The largest of these offsets were compared with the
-    // slice lengths above, without overflow, so every access is inside its slice and every offset fits `isize`.
+    // reads (with `accumulate`) and writes `c[i * c_stride + j]` for i < m, j < n. The largest of these offsets were compared
+    // with the slice lengths by the assertions above, which hold in every build, without overflow; so every access is inside its slice,
+    // and every offset and stride fits `isize` in bytes. With k = 0 neither `a` nor `b` is read.
     // `c` is an exclusive borrow, so it overlaps neither `a` nor `b`; its rows do not overlap because
     // `c_stride >= n` (or there is one row), so no element is written twice. `f32` has no invalid values. One thread
     // does all the work (`Parallelism::None`).
