@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use web_time::Instant;
 
+use super::ahead::Ahead;
 use super::compile::{Compiled, Step, encode};
 use super::device::Gpu;
 use super::memory::{Buffers, bytes_of, fetch, tensor_of};
@@ -40,6 +41,8 @@ pub struct Options {
     pub apart: bool,
     /// The folder in which compiled pipelines are kept for the next run, where the driver hands them out; `None`: nowhere.
     pub pipelines: Option<PathBuf>,
+    /// Where executors put down which pipelines they will want, so that a page has the browser compile these ahead.
+    pub ahead: Option<Ahead>,
 }
 
 /// Holds variables on a GPU and replays graphs there.
@@ -63,7 +66,7 @@ impl Executor {
     /// An executor on an open device.
     #[must_use]
     pub fn new(gpu: Gpu, options: Options) -> Self {
-        let pipelines = Pipelines::new(&gpu, options.checked, options.pipelines.as_deref());
+        let pipelines = Pipelines::new(&gpu, options.checked, options.pipelines.as_deref(), options.ahead.clone());
         Self {
             gpu,
             options,
