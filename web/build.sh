@@ -7,7 +7,7 @@
 # Needs a toolchain for wasm32-unknown-unknown: rustup's, if it has that target or can fetch it; else Debian's packages
 #   apt-get install rustc-web cargo-web rust-web-src
 # whose standard library is then compiled too, and a rust-lld or wasm-ld. wasm-bindgen-cli is installed by cargo, in the version that
-# Cargo.lock has; wasm-opt (package binaryen, 117 or later) makes the result smaller where it is there.
+# Cargo.lock has; wasm-opt (package binaryen, 117 or later; WASM_OPT names another) makes the result smaller where it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
 target=wasm32-unknown-unknown
@@ -52,17 +52,18 @@ fi
 
 rm -rf dist.new
 mkdir -p dist.new
-"$tools/bin/wasm-bindgen" --target web --no-typescript --out-dir dist.new --out-name radiograd "$target_dir/$target/release/radiograd_lab.wasm"
-# The features that rustc itself uses by default; an older wasm-opt that does not know them leaves the file as it is.
-if [ "${1:-}" != --quick ] && command -v wasm-opt >/dev/null; then
+"$tools/bin/wasm-bindgen" --target web --no-typescript --remove-name-section --remove-producers-section --out-dir dist.new --out-name radiograd "$target_dir/$target/release/radiograd_lab.wasm"
+# The features that rustc itself uses by default. Version 108 wrote a file that no browser loads (tables of references), without a word.
+wasm_opt=$(command -v "${WASM_OPT:-wasm-opt}" || true)
+if [ "${1:-}" != --quick ]; then
     features=(--enable-bulk-memory --enable-sign-ext --enable-nontrapping-float-to-int --enable-mutable-globals --enable-reference-types --enable-multivalue)
-    if wasm-opt -Os "${features[@]}" dist.new/radiograd_bg.wasm -o dist.new/smaller.wasm 2>dist.new/wasm-opt.log; then
-        mv dist.new/smaller.wasm dist.new/radiograd_bg.wasm
+    wasm_opt_version=$([ -z "$wasm_opt" ] || "$wasm_opt" --version | grep -o '[0-9]\+' | head -1)
+    if [ "${wasm_opt_version:-0}" -lt 117 ]; then
+        say "no wasm-opt of version 117 or later (WASM_OPT names one): the file stays as the compiler wrote it"
     else
-        say "wasm-opt does not read this file ($(head -c 200 dist.new/wasm-opt.log | tr '\n' ' ')); it stays as it is"
-        rm -f dist.new/smaller.wasm
+        "$wasm_opt" -Os "${features[@]}" dist.new/radiograd_bg.wasm -o dist.new/smaller.wasm
+        mv dist.new/smaller.wasm dist.new/radiograd_bg.wasm
     fi
-    rm -f dist.new/wasm-opt.log
 fi
 cp static/* dist.new/
 # The view of `radiograd explain`: the very parts that the program joins, in its order.

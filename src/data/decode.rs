@@ -13,8 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use super::error::{DataError, one_line};
@@ -151,16 +152,26 @@ pub(crate) fn resize_into(
     if (width as usize, height as usize) == (w, h) {
         return interleaved_to_planes(pixels, channels, out);
     }
-    let kind = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let from = ImageRef::new(width, height, pixels, kind).map_err(|e| e.to_string())?;
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+    let (from, to) = ((pixels, width, height), (w as u32, h as u32));
     if channels == 1 {
-        let mut to = Image::from_slice_u8(w as u32, h as u32, out, kind).map_err(|e| e.to_string())?;
-        return resizer.resize(&from, &mut to, &options).map_err(|e| e.to_string());
+        return resize::<U8>(resizer, from, to, out);
     }
-    let mut to = Image::new(w as u32, h as u32, kind);
-    resizer.resize(&from, &mut to, &options).map_err(|e| e.to_string())?;
-    interleaved_to_planes(to.buffer(), channels, out)
+    let mut interleaved = vec![0; out.len()];
+    resize::<U8x3>(resizer, from, to, &mut interleaved)?;
+    interleaved_to_planes(&interleaved, channels, out)
+}
+
+/// For one type of pixel: what the crate has for the others, tables of half a megabyte among it, then stays out of the program.
+fn resize<P: PixelTrait>(
+    resizer: &mut Resizer,
+    (pixels, width, height): (&[u8], u32, u32),
+    (w, h): (u32, u32),
+    out: &mut [u8],
+) -> Result<(), String> {
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+    let from = TypedImageRef::<P>::from_buffer(width, height, pixels).map_err(|e| e.to_string())?;
+    let mut to = TypedImage::<P>::from_buffer(w, h, out).map_err(|e| e.to_string())?;
+    resizer.resize_typed(&from, &mut to, &options).map_err(|e| e.to_string())
 }
 
 fn interleaved_to_planes(pixels: &[u8], channels: usize, out: &mut [u8]) -> Result<(), String> {

@@ -173,6 +173,13 @@ impl Gpu {
         pollster::block_on(Self::of_adapter(index, &found[index]))
     }
 
+    /// The browser's own device, for pages that have it compile pipelines ahead ([`super::Ahead`]).
+    #[cfg(target_arch = "wasm32")]
+    #[must_use]
+    pub fn handle(&self) -> Option<wgpu::webgpu::GpuDevice> {
+        self.device.as_webgpu().cloned()
+    }
+
     async fn of_adapter(index: usize, adapter: &wgpu::Adapter) -> Result<Self, ExecError> {
         let features = adapter.features() & WANTED;
         let info = adapter.get_info();

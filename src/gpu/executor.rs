@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use web_time::Instant;
 
+use super::ahead::Ahead;
 use super::compile::{Compiled, encode};
 use super::device::Gpu;
 use super::memory::{Buffers, ReadBack, bytes_of, fetch, tensor_of};
@@ -47,6 +48,8 @@ pub struct Options {
     pub watchdog: Option<Duration>,
     /// Divide what took longer than this, in the place of half a second: for tests.
     pub longest_submit: Option<Duration>,
+    /// Where executors put down which pipelines they will want, so that a page has the browser compile these ahead.
+    pub ahead: Option<Ahead>,
 }
 
 /// Holds variables on a GPU and replays graphs there.
@@ -83,7 +86,7 @@ impl Executor {
     /// An executor on an open device.
     #[must_use]
     pub fn new(gpu: Gpu, options: Options) -> Self {
-        let pipelines = Pipelines::new(&gpu, options.checked, options.pipelines.as_deref());
+        let pipelines = Pipelines::new(&gpu, options.checked, options.pipelines.as_deref(), options.ahead.clone());
         Self {
             gpu,
             options,

@@ -125,7 +125,7 @@ pub fn peak_fma(gpu: &Gpu) -> Result<Best, ExecError> {
     gpu.queue.write_buffer(&factors, 0, bytemuck::cast_slice(&[1.0f32, 1.0]));
     let result = storage(gpu, "results", 4 * longest)?;
     // Without run-time checks, as the kernels that are held against it.
-    let mut pipelines = Pipelines::new(gpu, false, None);
+    let mut pipelines = Pipelines::new(gpu, false, None, None);
     let mut tried = Vec::new();
     for way in &ways {
         let what = way.what();
@@ -200,7 +200,7 @@ pub fn memory_rates(gpu: &Gpu) -> Result<Memory, ExecError> {
             gpu.queue.submit([]);
         }
     }
-    let mut pipelines = Pipelines::new(gpu, false, None);
+    let mut pipelines = Pipelines::new(gpu, false, None, None);
     let mut tried = [Vec::new(), Vec::new()];
     for (entry, tried) in ["copy", "sum"].into_iter().zip(&mut tried) {
         for workgroup in [64u32, 256] {

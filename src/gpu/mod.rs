@@ -1,5 +1,6 @@
 //! The GPU executor. This is the only folder that names wgpu; ops know no more of it than [`lower`].
 
+mod ahead;
 pub mod choice;
 mod compile;
 pub mod conv;
@@ -24,6 +25,7 @@ mod submits;
 mod template;
 pub mod tuned;
 
+pub use ahead::{Ahead, Wish};
 pub use device::{AdapterSummary, Gpu};
 #[cfg(not(target_arch = "wasm32"))]
 pub use device::{Wanted, list};

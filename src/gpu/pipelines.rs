@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::ahead::Ahead;
 use super::device::Gpu;
 use super::lower::{Dispatch, Texel};
 use super::pipeline_disk::PipelineDisk;
@@ -12,12 +13,13 @@ use super::template::render;
 use crate::exec::ExecError;
 
 /// Final WGSL and entry point: what makes two kernels the same.
-type Key = (String, &'static str);
+pub(super) type Key = (String, &'static str);
 
 /// Compiled pipelines by their WGSL.
 #[derive(Debug)]
 pub(super) struct Pipelines {
     checked: bool,
+    ahead: Option<Ahead>,
     cache: HashMap<Key, wgpu::ComputePipeline>,
     disk: Option<PipelineDisk>,
 }
@@ -71,8 +73,9 @@ pub(super) fn format(texel: Texel) -> wgpu::TextureFormat {
 
 impl Pipelines {
     /// `disk`: the folder in which compiled pipelines are kept from one run of the program to the next.
-    pub(super) fn new(gpu: &Gpu, checked: bool, disk: Option<&Path>) -> Self {
-        Self { checked, cache: HashMap::new(), disk: disk.and_then(|folder| PipelineDisk::open(gpu, folder)) }
+    pub(super) fn new(gpu: &Gpu, checked: bool, disk: Option<&Path>, ahead: Option<Ahead>) -> Self {
+        let disk = disk.and_then(|folder| PipelineDisk::open(gpu, folder));
+        Self { checked, ahead, cache: HashMap::new(), disk }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -82,18 +85,27 @@ impl Pipelines {
     /// The pipelines of some dispatches, in their order. Those that are new are compiled on all cores; where several fail,
     /// the error is that of the first in order, whichever failed first.
     pub(super) fn get(&mut self, gpu: &Gpu, wanted: &[Wanted<'_>]) -> Result<Vec<wgpu::ComputePipeline>, ExecError> {
+        let write = |w: &Wanted<'_>| {
+            let text = render(w.dispatch, gpu.immediates())
+                .map_err(|e| if w.node.is_empty() { e } else { format!("{}: {e}", w.node) })?;
+            Ok((set_access(&text, &w.access), w.dispatch.entry))
+        };
         let keys: Vec<Result<Key, String>> = wanted
             .par_iter()
-            .map(|w| {
-                let text = render(w.dispatch, gpu.immediates())
-                    .map_err(|e| if w.node.is_empty() { e } else { format!("{}: {e}", w.node) })?;
-                Ok((set_access(&text, &w.access), w.dispatch.entry))
+            .map(|w| match &self.ahead {
+                Some(ahead) => ahead.key(w, write),
+                None => write(w),
             })
             .collect();
         let keys = keys.into_iter().collect::<Result<Vec<Key>, String>>().map_err(ExecError::Device)?;
         let mut seen = HashSet::new();
         let new: Vec<(&Wanted<'_>, &Key)> =
             wanted.iter().zip(&keys).filter(|(_, key)| !self.cache.contains_key(*key) && seen.insert(*key)).collect();
+        if let Some(ahead) = &self.ahead
+            && ahead.put_down(&new)
+        {
+            return Ok(Vec::new());
+        }
         let compiled: Vec<Result<wgpu::ComputePipeline, ExecError>> =
             new.par_iter().map(|(w, key)| self.compile(gpu, w, key)).collect();
         for ((_, key), pipeline) in new.iter().zip(compiled) {
@@ -216,7 +228,7 @@ mod tests {
     #[test]
     fn equal_kernels_are_compiled_once_and_given_in_order() {
         let Some(gpu) = gpu() else { return };
-        let mut pipelines = Pipelines::new(&gpu, false, None);
+        let mut pipelines = Pipelines::new(&gpu, false, None, None);
         let dispatches: Vec<Dispatch> = [8, 9, 8, 10, 9].iter().map(|&n| copy(n, "forward")).collect();
         let ready = pipelines.get(&gpu, &wanted(&dispatches)).unwrap();
         assert_eq!(pipelines.len(), 3);
@@ -233,14 +245,14 @@ mod tests {
         broken[8].entry = "second";
         broken[30].entry = "third";
         for _ in 0..10 {
-            let error = Pipelines::new(&gpu, false, None).get(&gpu, &wanted(&broken)).unwrap_err().to_string();
+            let error = Pipelines::new(&gpu, false, None, None).get(&gpu, &wanted(&broken)).unwrap_err().to_string();
             assert!(error.contains("first") && !error.contains("second"), "{error}");
             // Nothing is left over for the next call to stumble on.
             gpu.check(String::new).unwrap();
         }
         broken[20].shader = "no such page";
         broken[21].shader = "nor this one";
-        let error = Pipelines::new(&gpu, false, None).get(&gpu, &wanted(&broken)).unwrap_err().to_string();
+        let error = Pipelines::new(&gpu, false, None, None).get(&gpu, &wanted(&broken)).unwrap_err().to_string();
         assert!(error.contains("no such page"), "{error}");
     }
 
@@ -250,7 +262,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kept = folder.path().join("pipelines");
         let dispatches: Vec<Dispatch> = (1..5).map(|n| copy(n, "forward")).collect();
-        let compile = || Pipelines::new(&gpu, false, Some(&kept)).get(&gpu, &wanted(&dispatches)).map(|p| p.len());
+        let compile =
+            || Pipelines::new(&gpu, false, Some(&kept), None).get(&gpu, &wanted(&dispatches)).map(|p| p.len());
         assert_eq!(compile().unwrap(), 4);
         if !gpu.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return;
@@ -264,7 +277,7 @@ mod tests {
             assert_eq!(compile().unwrap(), 4);
             assert!(std::fs::read(&file).unwrap().len() > 64, "it was written again");
         }
-        let blocked = Pipelines::new(&gpu, false, Some(&file)).get(&gpu, &wanted(&dispatches));
+        let blocked = Pipelines::new(&gpu, false, Some(&file), None).get(&gpu, &wanted(&dispatches));
         assert_eq!(blocked.unwrap().len(), 4);
     }
 }

@@ -1,7 +1,6 @@
 //! From a shader page and a dispatch's constants to WGSL: constants are written in front as `const` lines, and the page
 //! itself is a template (loops unrolled, formulas put in) that sees the same names.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
@@ -10,14 +9,11 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 use super::lower::{Const, Dispatch, FIRST_GROUP};
 use super::pages::PAGES;
 
-/// The pages that parse, and what is wrong with the others.
-type Pages = (Environment<'static>, BTreeMap<&'static str, String>);
-
-fn pages() -> &'static Pages {
-    static ENVIRONMENT: OnceLock<Pages> = OnceLock::new();
+/// The pages; one is parsed when it is first wanted.
+fn pages() -> &'static Environment<'static> {
+    static ENVIRONMENT: OnceLock<Environment<'static>> = OnceLock::new();
     ENVIRONMENT.get_or_init(|| {
         let mut env = Environment::new();
-        let mut broken = BTreeMap::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         // A WGSL page is no HTML.
         env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -29,12 +25,8 @@ fn pages() -> &'static Pages {
                 offset >= 0 && offset % stride == 0 && offset / stride < block
             })
         });
-        for (name, text) in PAGES {
-            if let Err(e) = env.add_template(name, text) {
-                broken.insert(*name, format!("shaders/{name}: {e:#}"));
-            }
-        }
-        (env, broken)
+        env.set_loader(|name| Ok(PAGES.iter().find(|page| page.0 == name).map(|page| page.1.to_owned())));
+        env
     })
 }
 
@@ -86,11 +78,7 @@ pub(super) fn render(dispatch: &Dispatch, immediates: bool) -> Result<String, St
         }
         variables.push((name, value));
     }
-    let (environment, broken) = pages();
-    if let Some(problem) = broken.get(dispatch.shader) {
-        return Err(problem.clone());
-    }
-    let page = environment
+    let page = pages()
         .get_template(dispatch.shader)
         .and_then(|t| t.render(Value::from_pairs(variables)))
         .map_err(|e| format!("shaders/{}: {e:#}", dispatch.shader))?;

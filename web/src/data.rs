@@ -1,7 +1,7 @@
 //! Data sets: drawn in the page, or out of files that are dropped onto it.
 
 use radiograd::data::phantom::PhantomSizes;
-use radiograd::data::{CachePolicy, Dataset, Dropped, LoadOptions, Need, Source, Splits, load, load_npz};
+use radiograd::data::{CachePolicy, Dataset, Dropped, Images, LoadOptions, Need, Source, Splits, load, load_npz, phantom};
 use radiograd::train::Shared;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
@@ -91,6 +91,38 @@ impl Data {
     pub fn phantom(options: &str) -> Result<Data, JsError> {
         let options = wanted(options)?;
         Ok(Self::new(load(&Source::Phantom, &options).map_err(fail)?, &options))
+    }
+
+    /// As many images as the phantom set has, of the same size, with nothing on them: what a training will run can be told from that.
+    ///
+    /// # Errors
+    /// Settings that do not read.
+    pub fn blank(options: &str) -> Result<Data, JsError> {
+        let options = wanted(options)?;
+        let (height, width) = options.size;
+        let images = |count: usize| Images {
+            channels: 1,
+            height,
+            width,
+            pixels: vec![0; count * height * width],
+            labels: (0..count as u32).map(|i| i % 2).collect(),
+            names: vec![String::new(); count],
+            patients: vec![String::new(); count],
+        };
+        let data = Dataset {
+            classes: phantom::CLASSES.map(str::to_owned).to_vec(),
+            source: String::new(),
+            synthetic: true,
+            train: Some(images(options.phantom.train)),
+            val: Some(images(options.phantom.val)),
+            official_val: None,
+            test: None,
+            skipped: Vec::new(),
+            originals: Vec::new(),
+            notes: Vec::new(),
+            content_hash: String::new(),
+        };
+        Ok(Self::new(data, &options))
     }
 
     /// A MedMNIST file.

@@ -9,7 +9,7 @@ mod run;
 
 use radiograd::cpu;
 use radiograd::exec::Executor;
-use radiograd::gpu::{self, Gpu};
+use radiograd::gpu::{self, Ahead, Gpu};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
@@ -27,7 +27,10 @@ fn json<T: Serialize>(value: &T) -> Result<String, JsError> {
 
 /// What computes.
 #[wasm_bindgen]
-pub struct Device(Option<Gpu>);
+pub struct Device {
+    gpu: Option<Gpu>,
+    ahead: Ahead,
+}
 
 #[wasm_bindgen]
 impl Device {
@@ -37,28 +40,37 @@ impl Device {
     /// The browser has none for pages.
     pub async fn gpu() -> Result<Device, JsError> {
         console_error_panic_hook::set_once();
-        Ok(Self(Some(Gpu::request().await.map_err(fail)?)))
+        Ok(Self { gpu: Some(Gpu::request().await.map_err(fail)?), ahead: Ahead::default() })
     }
 
     /// The CPU, by the crate's own kernels.
     #[must_use]
     pub fn cpu() -> Device {
         console_error_panic_hook::set_once();
-        Self(None)
+        Self { gpu: None, ahead: Ahead::default() }
     }
 
     /// The device in words.
     #[must_use]
     pub fn describe(&self) -> String {
-        match &self.0 {
+        match &self.gpu {
             Some(gpu) => format!("WebGPU ({})", gpu.summary.kind),
             None => "CPU (WebAssembly)".to_owned(),
         }
     }
 
+    /// The browser's own `GPUDevice`; undefined for the CPU.
+    #[must_use]
+    pub fn handle(&self) -> JsValue {
+        self.gpu.as_ref().and_then(Gpu::handle).map_or(JsValue::UNDEFINED, JsValue::from)
+    }
+
     fn executor(&self) -> Box<dyn Executor> {
-        match &self.0 {
-            Some(gpu) => Box::new(gpu::Executor::new(gpu.clone(), gpu::Options::default())),
+        match &self.gpu {
+            Some(gpu) => {
+                let options = gpu::Options { ahead: Some(self.ahead.clone()), ..gpu::Options::default() };
+                Box::new(gpu::Executor::new(gpu.clone(), options))
+            }
             None => Box::new(cpu::Executor::<f32>::fast()),
         }
     }

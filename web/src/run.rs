@@ -1,8 +1,9 @@
 //! A training that the page drives.
 
+use radiograd::gpu::Wish;
 use radiograd::nn::summary::Summary;
 use radiograd::train::fit::{Inspection as Seen, LayerValues};
-use radiograd::train::{Fit, Live, TrainConfig};
+use radiograd::train::{Fit, Live, TrainConfig, TrainError};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
@@ -24,8 +25,36 @@ struct Network<'a> {
     summary: Summary,
 }
 
+/// The pipelines that a training will want and that were not told before.
+#[derive(Serialize)]
+struct Wishes {
+    /// Of its steps, and of the pass over the validation images.
+    train: Vec<Wish>,
+    /// Of [`Run::inspect`].
+    inspect: Vec<Wish>,
+}
+
 #[wasm_bindgen]
 impl Run {
+    /// What the browser may compile before [`Run::new`] is called with the same settings, as JSON. Nothing is compiled here.
+    ///
+    /// # Errors
+    /// As [`Run::new`].
+    pub fn wishes(device: &Device, data: &Data, config: &str) -> Result<String, JsError> {
+        let config: TrainConfig = serde_json::from_str(config).map_err(fail)?;
+        let ahead = &device.ahead;
+        let look = || {
+            let mut live = Live::new(Fit::new(&config, data.shared.clone(), device.executor())?)?;
+            let train = ahead.take();
+            live.prepare()?;
+            Ok::<_, TrainError>(Wishes { train, inspect: ahead.take() })
+        };
+        ahead.collect(true);
+        let wishes = look();
+        ahead.collect(false);
+        json(&wishes.map_err(fail)?)
+    }
+
     /// Sets a training up; `config` has the settings of a run as JSON.
     ///
     /// # Errors

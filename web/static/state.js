@@ -86,3 +86,9 @@ export function networks(state) {
   const named = state.nets.map((n) => ({ key: n, model: n, name: n }));
   return state.chain ? [...named, { key: "own", model: state.chain, name: "your network" }] : named;
 }
+
+/** The settings of a run as the crate reads them. */
+export const config = ({ size, epochs, batch, lr, seed }, data = "phantom") => ({ data, size, epochs, batch, lr, seed });
+
+/** How images are read or drawn. */
+export const options = ({ size, seed, images }) => ({ size, seed, ...(images ? { images } : {}) });

@@ -1,8 +1,9 @@
 // The worker that computes. It owns the device, the data and the trainings; the page draws.
 //
 // Messages in: { id, call, ...arguments }; each is answered by { id, ok } or { id, error }. Messages of its own accord: { tell, ... }.
-// Calls run one after another, and between them the trainings go on, a tick at a time.
+// Calls run one after another, and between them the trainings go on, a tick at a time. Pipelines are compiled beside them (ahead.js).
 
+import { compile } from "./ahead.js";
 import init, { Data, Device, Folder, Run } from "./radiograd.js";
 
 /** Seconds of one tick, about: short enough that the page stays lively, long enough that reading back is no burden. */
@@ -19,6 +20,8 @@ let seen = { split: "val", index: 0, bytes: null };
 let focus = "";
 let pictured = 0;
 let changes = [];
+/** For which training pipelines are being compiled, and until when. */
+let prepared = { text: "", train: Promise.resolve(), inspect: Promise.resolve(), done: true };
 
 /** All that touches the device happens in this chain. */
 let chain = Promise.resolve();
@@ -32,8 +35,8 @@ const tell = (message, transfer = []) => postMessage(message, transfer);
 
 const calls = {
   /** Opens the GPU, or the CPU where there is none or it is asked for. */
-  async open({ cpu }) {
-    await init();
+  async open({ module, cpu }) {
+    await init({ module_or_path: module });
     let [why, name] = ["", ""];
     if (!cpu) {
       try {
@@ -48,6 +51,14 @@ const calls = {
     }
     if (!device) device = Device.cpu();
     return { device: [device.describe(), name].filter(Boolean).join(", "), cpu: cpu || why !== "", why };
+  },
+
+  /** Has the pipelines compiled that a training on phantom images will want, before these are drawn. */
+  ahead({ networks, config, options }) {
+    const blank = Data.blank(JSON.stringify(options));
+    prepare(networks, config, blank, JSON.stringify([networks, config, options.images]));
+    blank.free();
+    return {};
   },
 
   phantom({ options }) {
@@ -75,12 +86,15 @@ const calls = {
   },
 
   /** Sets trainings up, one for each network; those that were are gone. */
-  start({ networks, config, rates }) {
+  async start({ networks, config, images, rates }) {
     playing = false;
     for (const r of runs) r.run.free();
     runs = [];
     changes = rates.map(([step, lr]) => ({ step, lr }));
     const made = [];
+    const text = JSON.stringify([networks, config, images]);
+    if (prepared.text !== text) prepare(networks, config, data, text);
+    await prepared.train;
     for (const { key, model } of networks) {
       const run = new Run(device, data, JSON.stringify({ ...config, model }));
       runs.push({ key, run, seconds: 0, rate: 0 });
@@ -146,6 +160,16 @@ const calls = {
   },
 };
 
+/** Begins to compile what a training will want: what its steps need first. */
+function prepare(networks, config, on, text) {
+  const wishes = networks.map(({ model }) => JSON.parse(Run.wishes(device, on, JSON.stringify({ ...config, model }))));
+  const all = (of) => compile(device.handle(), wishes.flatMap(of));
+  const train = all((w) => w.train);
+  const mine = { text, train, inspect: train.then(() => all((w) => w.inspect)), done: false };
+  mine.inspect.then(() => (mine.done = true));
+  prepared = mine;
+}
+
 const find = (key) => {
   const found = runs.find((r) => r.key === key);
   if (!found) throw new Error(`no network ${key} is in training`);
@@ -195,6 +219,7 @@ async function picture() {
   const r = runs.find((r) => r.key === focus);
   if (!r) return;
   pictured = performance.now();
+  await prepared.inspect;
   const bytes = seen.bytes ?? data.image(seen.split, seen.index);
   const inspection = await r.run.inspect(bytes);
   const parts = JSON.parse(inspection.parts());
@@ -210,7 +235,7 @@ function go() {
   const turn = async () => {
     if (!playing) return false;
     const more = await tick(Infinity);
-    if (performance.now() - pictured > PICTURE || !more) await picture();
+    if ((prepared.done && performance.now() - pictured > PICTURE) || !more) await picture();
     if (!more) {
       playing = false;
       tell({ tell: "done" });

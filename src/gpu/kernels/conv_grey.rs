@@ -1,5 +1,6 @@
 //! Convolution of images with one channel: `(x, w, bias) -> y`.
 
+use super::SMALL_BLOCKS;
 use super::grid::{grid, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Dispatch, Lowering};
@@ -15,7 +16,7 @@ pub fn forward(p: &Conv2dShape, block: Option<[usize; 2]>) -> Option<Lowering> {
         return None;
     }
     // Two rows share the loads of the taps; more rows write to more places at once, which costs more than it saves.
-    let [rows, pixels] = block.unwrap_or([2.min(h_out), 8]);
+    let [rows, pixels] = block.unwrap_or(if SMALL_BLOCKS { [1, 4] } else { [2.min(h_out), 8] });
     let reach = |block: usize, stride: usize, k: usize, dil: usize| (block - 1) * stride + (k - 1) * dil + 1;
     if reach(rows, p.stride_h, p.k_h, p.dil_h) * reach(pixels, p.stride_w, p.k_w, p.dil_w) > WINDOW {
         return None;

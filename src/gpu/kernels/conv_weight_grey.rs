@@ -1,5 +1,6 @@
 //! Weight gradient of a convolution with one input channel: `(x, dy) -> dw`.
 
+use super::SMALL_BLOCKS;
 use super::grid::{grid, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
@@ -15,7 +16,7 @@ pub fn weight_grad(p: &Conv2dShape) -> Option<Lowering> {
     if p.c_in != 1 || p.groups != 1 || p.k_h * p.k_w > 25 || [p.x_len(), p.y_len(), p.w_len()].contains(&0) {
         return None;
     }
-    let ob = if p.k_h * p.k_w > 9 { 4 } else { CHANNELS };
+    let ob = if p.k_h * p.k_w > 9 || SMALL_BLOCKS { 4 } else { CHANNELS };
     let vecs = (3 * p.stride_w + (p.k_w - 1) * p.dil_w + 1).div_ceil(4);
     let w_vec = (w_out.div_ceil(4) - 1) * p.stride_w + vecs;
     let h_pad = (h_out - 1) * p.stride_h + (p.k_h - 1) * p.dil_h + 1;

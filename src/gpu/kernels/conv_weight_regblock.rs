@@ -1,5 +1,6 @@
 //! Register-blocked weight gradient of a convolution: `(x, dy) -> dw`.
 
+use super::SMALL_BLOCKS;
 use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Dispatch, Lowering, MAX_TURNS};
@@ -27,7 +28,7 @@ pub fn lower(p: &Conv2dShape, block: Option<Block>) -> Option<Lowering> {
     // Larger patches would save loads, but they spill registers and take longer to compile; so would more channels.
     let b = block.unwrap_or_else(|| Block {
         channels: if p.c_out <= 4 { 4 } else { 8 },
-        taps: if p.k_h * p.k_w <= 9 { p.k_h } else { 1 },
+        taps: if p.k_h * p.k_w <= 9 && !SMALL_BLOCKS { p.k_h } else { 1 },
         rows: 1,
         pixels: 2.min(w_out),
     });

@@ -1,5 +1,6 @@
 //! Register-blocked matrix products for the three directions of a linear layer, with split sums where the result is small.
 
+use super::SMALL_BLOCKS;
 use super::grid::{grid, u};
 use super::shapes::LinearShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, MAX_TURNS};
@@ -92,6 +93,7 @@ fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
     // third of the time. The wide block halves the strided reads of operands that lie across, and costs compile time, so only work
     // that lasts gets it.
     let most = match (p.i * p.j * p.k < 1 << 24, p.along) {
+        (true, _) if SMALL_BLOCKS => [4, 4],
         (true, _) => [8, 4],
         (false, [true, true]) => [16, 8],
         (false, _) => [16, 16],

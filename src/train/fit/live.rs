@@ -237,16 +237,25 @@ impl Live {
         Ok((Metrics::new(&host.labels, &p, fit.classes)?, p))
     }
 
+    /// Sets up what [`Live::inspect`] runs, which does so itself where that was not done.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn prepare(&mut self) -> Result<(), TrainError> {
+        if self.inspector.is_none() {
+            self.inspector = Some(Inspector::new(&mut self.fit)?);
+        }
+        Ok(())
+    }
+
     /// What every layer makes of an image, `C*H*W` bytes, with the present weights.
     ///
     /// # Errors
     /// An image of another size, or a device that failed.
     pub async fn inspect(&mut self, image: &[u8]) -> Result<Inspection, TrainError> {
-        let inspector = match self.inspector.take() {
-            Some(inspector) => inspector,
-            None => Inspector::new(&mut self.fit)?,
-        };
-        let inspector = self.inspector.insert(inspector);
+        self.prepare()?;
+        let none = || TrainError::setting("model", "has nothing to look at");
+        let inspector = self.inspector.as_ref().ok_or_else(none)?;
         let executor = self.fit.executor.as_mut();
         let [c, h, w] = self.fit.model.input();
         let image = Tensor::new([1, c, h, w], Data::U8(image.to_vec()))
