@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use radiograd::cpu;
-use radiograd::exec::{ExecError, Executor as _};
+use radiograd::exec::ExecError;
 use radiograd::fuse::fuse;
 use radiograd::gpu::{Executor, Options};
 use radiograd::graph::{NodeId, Pass};
@@ -102,12 +102,13 @@ fn rewritten(built: &Built, graph: radiograd::graph::Graph, place: impl Fn(NodeI
 
 /// The graph with activations computed twice, if any of them is large enough.
 fn with_recomputing(built: &Built) -> Option<Built> {
-    let forward = built.graph.ids().filter(|id| {
+    let is_forward = |id: &NodeId| {
         let node = built.graph.node(*id);
         node.pass == Pass::Forward && node.op().is_some()
-    });
+    };
+    let forward: Vec<NodeId> = built.graph.ids().filter(is_forward).collect();
     // Every third value is kept, and the last.
-    let mut kept: Vec<NodeId> = forward.clone().step_by(3).collect();
+    let mut kept: Vec<NodeId> = forward.iter().copied().step_by(3).collect();
     kept.extend(forward.last());
     let (graph, places) = recompute(&built.graph, &kept);
     (graph.nodes().len() > built.graph.nodes().len()).then(|| rewritten(built, graph, |id| Some(places[id.index()])))

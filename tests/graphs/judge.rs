@@ -10,7 +10,7 @@ use radiograd::exec::{ExecError, Executor, Program};
 use radiograd::graph::{NodeId, Source};
 use radiograd::rng::{Rng, Stream};
 use radiograd::shape::DType;
-use radiograd::store::{ParamStore, VarId};
+use radiograd::store::VarId;
 use radiograd::tensor::Tensor;
 
 use super::{Built, moved};
@@ -83,7 +83,7 @@ impl<'a> Running<'a> {
         for (i, &var) in self.vars.iter().enumerate() {
             let spec = &self.built.store.vars()[var.index()].spec;
             let value = self.built.store.initial(var).unwrap_or_else(|| Tensor::zeros(spec));
-            self.executor.write_var(var, &changed(&value, 1000 + i as u32))?;
+            self.executor.write_var(var, &changed(&value, 1000 + i))?;
         }
         Ok(())
     }
