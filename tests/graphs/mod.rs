@@ -219,7 +219,7 @@ impl Builder {
     pub fn new_image(&mut self) -> Vec<usize> {
         let n = self.of(&[2, 1, 3]);
         let (c, h, w) =
-            (self.of(&[1, 2, 3, 5, 8, 17]), self.of(&[4, 1, 2, 5, 8, 9, 13]), self.of(&[4, 1, 3, 6, 8, 12]));
+            (self.of(&[1, 2, 3, 5, 8, 17]), self.of(&[4, 1, 2, 5, 8, 9, 13, 24]), self.of(&[4, 1, 3, 6, 8, 12, 21]));
         vec![n, c, h, w]
     }
 
