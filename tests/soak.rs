@@ -1,7 +1,7 @@
 //! Soak: many steps of a training, and many programs compiled and released, leave memory, handles and the step's time as they
 //! were.
 //!
-//! `RADIOGRAD_SOAK_STEPS` says how many steps (300; the long run has 10,000), `RADIOGRAD_SOAK_CYCLES` how many programs (40;
+//! `RADIOGRAD_SOAK_STEPS` says how many steps (100; the long run has 10,000), `RADIOGRAD_SOAK_CYCLES` how many programs (20;
 //! 300). The first tenth warms up: allocators fill their pools, pipelines are compiled. A bound on the step's time is held
 //! only from 10,000 steps on, because a short run shares the cores with other tests. Memory and handles come from `/proc`, so all
 //! of it runs on Linux alone.
@@ -112,7 +112,7 @@ fn judge(what: &str, all: &[Tenth], slack: f64, timed: bool) {
 
 /// A training of cnn2 at 28x28, batch 32, on the phantom set: the loop's own steps, epochs and validation.
 fn train(what: &str, executor: Box<dyn Executor>, gpu: Option<&Gpu>) {
-    let steps = number("RADIOGRAD_SOAK_STEPS", 300);
+    let steps = number("RADIOGRAD_SOAK_STEPS", 100);
     let phantom = PhantomSizes { train: 960, val: 64, test: 8 };
     let options = LoadOptions { size: (28, 28), seed: 1, cache: CachePolicy::Off, phantom, ..LoadOptions::default() };
     let data = load(&Source::Phantom, &options).unwrap();
@@ -160,7 +160,7 @@ fn a_long_training_on_the_cpu_stays_as_it_is() {
 
 /// Variables loaded, a training step compiled, run and released, again and again.
 fn cycles(what: &str, executor: &mut dyn Executor, gpu: Option<&Gpu>) {
-    let cycles = number("RADIOGRAD_SOAK_CYCLES", 40);
+    let cycles = number("RADIOGRAD_SOAK_CYCLES", 20);
     let work = Workload::new(Model::new("cnn1", [1, 16, 16], 2).unwrap(), 8, 4, 3, None).unwrap();
     let chosen = [0, 1, 2, 3];
     let turn = Turn { chosen: &chosen, repeats: &[], seed: 3, step: 0, update: 1, lr: 1e-3, row: 0 };
