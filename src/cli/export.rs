@@ -89,7 +89,7 @@ pub fn run(args: &ExportArgs, cx: &Context) -> Result<(), Failure> {
         nodes = proto.graph.map(|g| g.node.len());
     } else {
         let tensors = network.tensors()?;
-        weights::save(&args.out, &tensors, network.metadata()).map_err(TrainError::from)?;
+        weights::save_sealed(&args.out, &tensors, network.metadata(), None).map_err(TrainError::from)?;
     }
     let report = Report {
         file: args.out.display().to_string(),

@@ -104,7 +104,7 @@ mod tests {
         let ahead = Ahead::default();
         let copy = |n| Dispatch::elementwise("copy.wgsl", "forward", n, vec![Arg::Input(0), Arg::Output], Vec::new());
         let (four, five) = (copy(4), copy(5));
-        let want = |dispatch| Wanted { dispatch, access: vec![Access::Read, Access::Write] };
+        let want = |dispatch| Wanted { dispatch, access: vec![Access::Read, Access::Write], node: String::new() };
         let mut written = 0;
         let mut key = |dispatch| {
             let write = |w: &Wanted<'_>| {

@@ -36,18 +36,19 @@ fn kind_of(info: &wgpu::AdapterInfo) -> AdapterKind {
 
 /// All adapters, in the system's order.
 #[cfg(not(target_arch = "wasm32"))]
-fn adapters() -> Vec<wgpu::Adapter> {
+fn adapters() -> (wgpu::Instance, Vec<wgpu::Adapter>) {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
     let instance = wgpu::Instance::new(descriptor);
-    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY))
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+    (instance, found)
 }
 
 /// The adapters that wgpu sees.
 #[cfg(not(target_arch = "wasm32"))]
 #[must_use]
 pub fn list() -> Vec<AdapterSummary> {
-    adapters().iter().enumerate().map(|(i, a)| summarise(i, a)).collect()
+    adapters().1.iter().enumerate().map(|(i, a)| summarise(i, a)).collect()
 }
 
 fn summarise(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
@@ -99,6 +100,8 @@ pub struct Gpu {
     pub(super) queue: wgpu::Queue,
     pub(super) timestamps: bool,
     failures: Arc<Mutex<Failures>>,
+    /// What knows of all objects; `None` in a browser.
+    instance: Option<wgpu::Instance>,
 }
 
 /// What the device has reported.
@@ -146,7 +149,7 @@ impl Gpu {
     /// [`ExecError::NoAdapter`] when there is none of that sort, [`ExecError::Device`] when it does not open.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(wanted: Wanted) -> Result<Self, ExecError> {
-        let found = adapters();
+        let (instance, found) = adapters();
         let rank = |a: &wgpu::Adapter| match kind_of(&a.get_info()) {
             AdapterKind::Discrete => 0,
             AdapterKind::Integrated => 1,
@@ -170,7 +173,8 @@ impl Gpu {
                     )
                 })?,
         };
-        pollster::block_on(Self::of_adapter(index, &found[index]))
+        let gpu = pollster::block_on(Self::of_adapter(index, &found[index]))?;
+        Ok(Self { instance: Some(instance), ..gpu })
     }
 
     /// The browser's own device, for pages that have it compile pipelines ahead ([`super::Ahead`]).
@@ -223,6 +227,7 @@ impl Gpu {
             queue,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             failures,
+            instance: None,
         })
     }
 
@@ -346,6 +351,29 @@ impl Gpu {
     #[must_use]
     pub fn has_timestamps(&self) -> bool {
         self.timestamps
+    }
+
+    /// How many objects wgpu keeps for this device's instance: buffers, textures, bind groups, pipelines, command buffers and the
+    /// like. 0 where it does not count them. Tests look whether it grows.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        let Some(report) = self.instance.as_ref().and_then(wgpu::Instance::generate_report) else { return 0 };
+        let hub = report.hub_report();
+        let kinds = [
+            &hub.buffers,
+            &hub.textures,
+            &hub.texture_views,
+            &hub.bind_groups,
+            &hub.bind_group_layouts,
+            &hub.pipeline_layouts,
+            &hub.compute_pipelines,
+            &hub.shader_modules,
+            &hub.command_encoders,
+            &hub.command_buffers,
+            &hub.query_sets,
+        ];
+        kinds.iter().map(|kind| kind.num_allocated).sum()
     }
 
     /// `lavapipe (software, Vulkan, driver)`.

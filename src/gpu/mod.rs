@@ -30,5 +30,7 @@ pub use device::{AdapterSummary, Gpu};
 #[cfg(not(target_arch = "wasm32"))]
 pub use device::{Wanted, list};
 pub use executor::{Executor, Options};
+#[doc(hidden)]
+pub use schedule::{Memory, Region};
 pub use schedule::{Schedule, StepMemory, Target};
 pub use template::wgsl;

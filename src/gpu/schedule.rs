@@ -146,6 +146,32 @@ pub struct StepMemory {
     pub data: u64,
 }
 
+/// A buffer of a program.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// One that tensors share.
+    Planned(usize),
+    /// A pack's own.
+    Packed(usize),
+}
+
+/// Where something that a program computes lies. Tests hold these against lifetimes that they work out themselves.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Whose value it is, or whose kernel's scratch.
+    pub node: NodeId,
+    /// Which scratch buffer of that kernel.
+    pub scratch: Option<usize>,
+    /// In which buffer.
+    pub memory: Memory,
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
 /// A graph with its kernels chosen and its memory planned.
 #[derive(Debug)]
 pub struct Schedule {
@@ -333,6 +359,40 @@ impl Schedule {
     #[must_use]
     pub fn variants(&self) -> Vec<(NodeId, &'static str)> {
         self.lowered.iter().map(|l| (l.node, l.variant)).collect()
+    }
+
+    /// Where each computed value, views left out, and each kernel's scratch lies.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn regions(&self, graph: &Graph) -> Vec<Region> {
+        let value = |id: NodeId| {
+            let (memory, offset) = match self.homes[id.index()] {
+                Home::Planned(place) => (Memory::Planned(place.pool), place.offset),
+                Home::Packed { pack, offset } => (Memory::Packed(pack), offset),
+                Home::Nowhere | Home::Upload { .. } | Home::Var { .. } => return None,
+            };
+            let view = graph.node(id).op().is_some_and(|op| op.is_view());
+            let bytes = graph.spec(id).bytes() as u64;
+            (!view).then_some(Region { node: id, scratch: None, memory, offset, bytes })
+        };
+        let scratch = self.lowered.iter().flat_map(|l| {
+            l.lowering.scratch.iter().enumerate().map(|(k, &words)| {
+                let place = self.plan.places[l.scratch + k];
+                let memory = Memory::Planned(place.pool);
+                Region { node: l.node, scratch: Some(k), memory, offset: place.offset, bytes: 4 * words as u64 }
+            })
+        });
+        graph.ids().filter_map(value).chain(scratch).collect()
+    }
+
+    /// Length of a buffer.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn buffer_bytes(&self, memory: Memory) -> u64 {
+        match memory {
+            Memory::Planned(pool) => self.plan.pools[pool],
+            Memory::Packed(pack) => self.pack_sizes[pack],
+        }
     }
 
     /// Its memory; `vars` are the bytes of each variable, in the order of their store.
