@@ -193,7 +193,11 @@ fn a_device_that_is_lost_for_true_is_a_typed_error_wherever_it_happens() {
         let executor = lose_at(nth, call, common::gpu(Options::default()).unwrap());
         let e = train(dir.path(), &data, executor, false).expect_err("the device was lost");
         let text = e.to_string();
-        let (TrainError::Exec(source) | TrainError::Fault { source, .. }) = &e else { panic!("{call:?} {nth}: {e:?}") };
+        let source = match &e {
+            TrainError::Exec(source) => source,
+            TrainError::Fault { source, .. } => source,
+            other => panic!("{call:?} {nth}: {other:?}"),
+        };
         assert!(matches!(source, ExecError::Lost { at, .. } if !at.is_empty()), "{call:?} {nth}: {text}");
         assert!(text.contains("the GPU was lost at ") && !text.contains('\n'), "{text}");
         assert!(begin.elapsed() < Duration::from_secs(60), "{call:?} {nth} took {:?}", begin.elapsed());

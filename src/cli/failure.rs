@@ -26,7 +26,7 @@ pub enum Failure {
     Stopped {
         /// Where.
         #[source]
-        reason: TrainError,
+        reason: Box<TrainError>,
         /// How it goes on.
         next: String,
     },

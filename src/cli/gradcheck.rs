@@ -130,7 +130,7 @@ fn judge(sample: Sample, seed: u32) -> Judged {
 /// The device under test: on a GPU one executor a kernel variant, so that pipelines are compiled once.
 enum Tested {
     Cpu,
-    Gpu { gpu: Gpu, executors: HashMap<&'static str, gpu::Executor> },
+    Gpu { gpu: Box<Gpu>, executors: HashMap<&'static str, gpu::Executor> },
 }
 
 impl Tested {
@@ -148,7 +148,7 @@ impl Tested {
                 let executor = executors.entry(kernel).or_insert_with(|| {
                     // Guards of NaN around every tensor show a kernel that reads or writes out of place.
                     let options = Options { guards: true, variant: Some(kernel.to_owned()), ..Options::default() };
-                    gpu::Executor::new(gpu.clone(), options)
+                    gpu::Executor::new((**gpu).clone(), options)
                 });
                 let words = |e: crate::exec::ExecError| e.to_string();
                 executor.load(&ParamStore::new()).map_err(words)?;
@@ -204,7 +204,7 @@ pub(super) fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let device = opened.report();
     let mut tested = match opened.device {
         Device::Cpu(_) => Tested::Cpu,
-        Device::Gpu(e) => Tested::Gpu { gpu: e.gpu().clone(), executors: HashMap::new() },
+        Device::Gpu(e) => Tested::Gpu { gpu: Box::new(e.gpu().clone()), executors: HashMap::new() },
     };
     let bar = progress::bar(cx, entries.len() as u64);
     let mut ops = Vec::with_capacity(entries.len());

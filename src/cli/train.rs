@@ -251,7 +251,7 @@ fn stopped(e: TrainError, args: &TrainArgs, out: &Path, cx: &Context) -> Failure
     let TrainError::Interrupted { kept, .. } = e else { return e.into() };
     if !kept {
         return Failure::Stopped {
-            reason: e,
+            reason: Box::new(e),
             next: "there is nothing to keep: the same command begins anew".to_owned(),
         };
     }
@@ -261,7 +261,7 @@ fn stopped(e: TrainError, args: &TrainArgs, out: &Path, cx: &Context) -> Failure
     }
     let flags = [(cx.no_fuse, " --no-fuse"), (!cx.tune, " --no-tune"), (args.tensorboard, " --tensorboard")];
     flags.iter().filter(|(given, _)| *given).for_each(|(_, flag)| command.push_str(flag));
-    Failure::Stopped { reason: e, next: format!("all of it is kept, and this goes on: {command}") }
+    Failure::Stopped { reason: Box::new(e), next: format!("all of it is kept, and this goes on: {command}") }
 }
 
 /// A path as a shell takes it.

@@ -24,7 +24,7 @@ pub enum TrainError {
         place: Option<(u32, usize)>,
         /// What failed. What is read back belongs to the step begun last or to one before.
         #[source]
-        source: crate::exec::ExecError,
+        source: Box<crate::exec::ExecError>,
         /// Whether there is a checkpoint to go on from; `None` where none is written.
         kept: Option<bool>,
     },

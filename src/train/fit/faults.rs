@@ -21,9 +21,11 @@ impl Fit {
     ) -> Result<Outcome, TrainError> {
         self.last_turn = None;
         self.turns(start, folder, events).map_err(|e| match e {
-            TrainError::Exec(source) if source.is_device_fault() => {
-                TrainError::Fault { place: self.last_turn, source, kept: folder.map(|f| f.join(LAST).is_file()) }
-            }
+            TrainError::Exec(source) if source.is_device_fault() => TrainError::Fault {
+                place: self.last_turn,
+                source: Box::new(source),
+                kept: folder.map(|f| f.join(LAST).is_file()),
+            },
             other => other,
         })
     }

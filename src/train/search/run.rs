@@ -286,6 +286,7 @@ impl Worker<'_> {
 
 /// Whether a failure is the trial's own, by its settings, or one that the next trial would meet as well.
 fn is_its_own(e: &TrainError) -> bool {
+    let too_much = |e: &ExecError| matches!(e, ExecError::TooLarge { .. } | ExecError::OutOfMemory(_));
     match e {
         TrainError::Diverged { .. }
         | TrainError::Model(_)
@@ -294,9 +295,8 @@ fn is_its_own(e: &TrainError) -> bool {
         | TrainError::Optimizer(_)
         | TrainError::Schedule(_)
         | TrainError::Metrics(_) => true,
-        TrainError::Exec(e) | TrainError::Fault { source: e, .. } => {
-            matches!(e, ExecError::TooLarge { .. } | ExecError::OutOfMemory(_))
-        }
+        TrainError::Exec(e) => too_much(e),
+        TrainError::Fault { source, .. } => too_much(source),
         _ => false,
     }
 }
