@@ -231,7 +231,9 @@ fn every_way_to_hold_pixels_is_read() {
     assert_eq!(pixels(&palette, 3), [255, 0, 0, 0, 0, 255, 0, 0, 255, 255, 0, 0]);
     assert_eq!(pixels(&one_bit, 1), [0, 255, 255, 0]);
     assert!(pixels(&gif, 1).iter().all(|v| v.abs_diff(60) < 3), "the first frame");
-    assert_eq!(pixels(&webp, 3), *sample().as_raw(), "the first frame");
+    // Laid on an empty canvas, which rounds.
+    let (webp, still) = (pixels(&webp, 3), sample().into_raw());
+    assert!(webp.len() == still.len() && webp.iter().zip(&still).all(|(a, b)| a.abs_diff(*b) < 3), "the first frame");
     let grey = pixels(&cmyk_jpeg([255, 255, 255, 100]), 1);
     // Adobe's four components are inverted: full ink of black alone dims the white.
     assert!(grey.len() == 64 && grey.iter().all(|v| v.abs_diff(100) < 3), "{grey:?}");

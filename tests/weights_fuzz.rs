@@ -239,6 +239,16 @@ fn small_integers_that_would_grow_are_refused() {
     assert_eq!(tally.refused, 1);
 }
 
+#[test]
+fn what_a_message_quotes_of_a_header_is_short_and_on_one_line() {
+    for odd in ["F3\u{7f}", "F\\n32", "\u{9b}31m", &"F".repeat(100_000)] {
+        let header = format!(r#"{{"x":{{"dtype":"{odd}","shape":[1],"data_offsets":[0,4]}}}}"#);
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 4]].concat();
+        let line = from_bytes(&bytes).expect_err("no such type").to_string();
+        assert!(line.len() < 400 && !line.contains(char::is_control), "{line:?}");
+    }
+}
+
 /// In a file whose tensors are larger than the constant it shows whether memory follows the file.
 #[test]
 fn mutations_of_a_larger_file() {

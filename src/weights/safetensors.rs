@@ -60,7 +60,8 @@ fn describe(e: &SafeTensorError) -> String {
         SafeTensorError::MetadataIncompleteBuffer => "the tensors do not fill the file exactly".into(),
         SafeTensorError::TensorInvalidInfo => "a tensor's shape and its bytes disagree".into(),
         SafeTensorError::ValidationOverflow => "a tensor's shape overflows".into(),
-        other => other.to_string().replace('\n', " "),
+        // It may quote the file, which may hold anything.
+        other => shown(&other.to_string()),
     }
 }
 
