@@ -3,7 +3,8 @@
 # four hours on two cores without a GPU; one thing after another, because the soaks watch the clock. PARTS="kill disk" runs these alone.
 # What each part printed lies in OUT (target/torture). The exit status is 1 where a part failed.
 #
-# Needs a Vulkan driver (scripts/test.sh installs one), root or a user namespace for the small disks of `disk`, and cargo-fuzz for `fuzz`.
+# Needs a Vulkan driver (scripts/test.sh installs one), root or a user namespace for the small disks of `disk`, cargo-fuzz for `fuzz`, cargo-deny for
+# `isolation`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OUT:=target/torture}" "${PARTS:=kill disk device numbers graphs input isolation soak fuzz}"
@@ -22,7 +23,10 @@ part() {
     numbers) tests --test numbers ;;
     graphs) tests --test random_graphs ;;
     input) RADIOGRAD_FUZZ_SECONDS=${RADIOGRAD_FUZZ_SECONDS:-300} tests --test fuzz_bounded --test broken_images --test bad_input --test weights_fuzz ;;
-    isolation) tests --test isolation ;;
+    isolation)
+        tests --test isolation --test weights_download
+        scripts/deny.sh
+        ;;
     soak) tests --test soak ;;
     fuzz) scripts/fuzz.sh ;;
     *)

@@ -106,14 +106,14 @@ fn every_fault_of_a_training_is_an_error_with_a_place_and_resumes_to_the_same_bi
     // The checkpoint of the first epoch, as it is when the second begins.
     let mut after_first: Option<Vec<u8>> = None;
     let (mut tried, mut resumed) = (0, 0);
-    for nth in 0..calls.len() {
+    for (nth, wanted) in calls.iter().enumerate() {
         for kind in (0..KINDS).filter(|kind| all || *kind == nth % KINDS) {
             let after = nth % 2 == 1;
             let dir = tempfile::tempdir().unwrap();
             let (executor, seen) = failing(cpu(), nth, kind, after);
             let e = train(dir.path(), &data, executor, false).expect_err("a call failed");
             let (call, at) = seen.borrow()[nth].clone();
-            assert_eq!((call, &at), (calls[nth].0, &calls[nth].1), "trainings repeat");
+            assert_eq!((call, &at), (wanted.0, &wanted.1), "trainings repeat");
             let text = e.to_string();
             let source = match &e {
                 TrainError::Exec(source) => source,

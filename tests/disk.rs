@@ -214,7 +214,7 @@ fn damages(whole: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("one bit of the header", changed(200, 1, |b| b ^ 1)),
         ("one bit in the middle", changed(n / 2, 1, |b| b ^ 4)),
         ("the last bit", changed(n - 1, 1, |b| b ^ 0x80)),
-        ("a block of zeros", changed(n / 2 & !4095, 4096, |_| 0)),
+        ("a block of zeros", changed((n / 2) & !4095, 4096, |_| 0)),
         ("the first block zeros", changed(0, 4096, |_| 0)),
         ("cut off", whole[..n / 3].to_vec()),
         ("empty", Vec::new()),

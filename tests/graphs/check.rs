@@ -121,7 +121,9 @@ fn exact(what: &str, reference: &Reference, built: &Built) -> Result<(), String>
         let (a, b) = (a.to_f64(), b.to_f64());
         let norm = b.iter().map(|v| v * v).sum::<f64>().sqrt();
         let off = a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
-        if a.len() != b.len() || !(off <= 1e-9 * norm + 1e-12 * (b.len() as f64).sqrt()) {
+        // NaN is off, too.
+        let near = off <= 1e-9 * norm + 1e-12 * (b.len() as f64).sqrt();
+        if a.len() != b.len() || !near {
             return Err(format!("{what}: off by {off:.2e} of {norm:.2e}\n{built}"));
         }
     }

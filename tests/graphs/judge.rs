@@ -164,7 +164,9 @@ impl Reference {
                 continue;
             }
             let off = distance(a, b);
-            if !(off <= *bound) {
+            // NaN is not within it, either.
+            let within = off <= *bound;
+            if !within {
                 let show = |t: &Tensor| t.to_f64().into_iter().take(8).collect::<Vec<_>>();
                 let (first, wanted) = (show(a), show(b));
                 return Err(format!(
