@@ -100,7 +100,8 @@ pub struct Gpu {
     pub(super) queue: wgpu::Queue,
     pub(super) timestamps: bool,
     failures: Arc<Mutex<Failures>>,
-    /// What knows of all objects; `None` in a browser.
+    /// What knows of all objects.
+    #[cfg(not(target_arch = "wasm32"))]
     instance: Option<wgpu::Instance>,
 }
 
@@ -227,6 +228,7 @@ impl Gpu {
             queue,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             failures,
+            #[cfg(not(target_arch = "wasm32"))]
             instance: None,
         })
     }
@@ -355,6 +357,7 @@ impl Gpu {
 
     /// How many objects wgpu keeps for this device's instance: buffers, textures, bind groups, pipelines, command buffers and the
     /// like. 0 where it does not count them. Tests look whether it grows.
+    #[cfg(not(target_arch = "wasm32"))]
     #[doc(hidden)]
     #[must_use]
     pub fn objects(&self) -> usize {
