@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use super::numbers::spoiled_tensors;
 use crate::exec::Executor;
 use crate::graph::VarView;
 use crate::optim::SchedulerState;
@@ -128,14 +129,23 @@ fn counters(tensors: &[NamedTensor], steps: u64) -> Vec<NamedTensor> {
 /// Writes the weights to use, which `steps` steps have made.
 ///
 /// # Errors
-/// The file cannot be written.
+/// They hold NaN or infinity, or the file cannot be written.
 pub fn save_best(
     path: &Path,
     tensors: &[NamedTensor],
     steps: u64,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), TrainError> {
+    refuse_spoiled(path, tensors)?;
     Ok(weights::save(path, &with_counters(tensors, steps), metadata)?)
+}
+
+/// No checkpoint replaces a good one that holds NaN or infinity.
+fn refuse_spoiled(path: &Path, tensors: &[NamedTensor]) -> Result<(), TrainError> {
+    match spoiled_tensors(tensors) {
+        None => Ok(()),
+        Some(tensor) => Err(TrainError::SpoiledCheckpoint { path: path.to_owned(), tensor: Box::new(tensor) }),
+    }
 }
 
 /// The weights to use as they stand in a file.
@@ -147,7 +157,7 @@ pub fn with_counters(tensors: &[NamedTensor], steps: u64) -> Vec<NamedTensor> {
 /// Writes the checkpoint to go on from.
 ///
 /// # Errors
-/// The device failed, or the file cannot be written.
+/// It would hold NaN or infinity, the device failed, or the file cannot be written.
 pub fn save_last(
     path: &Path,
     executor: &mut dyn Executor,
@@ -166,6 +176,7 @@ pub fn save_last(
             data: TensorData::F32(value),
         });
     }
+    refuse_spoiled(path, &tensors)?;
     let mut metadata = metadata.clone();
     let text = serde_json::to_string(state).map_err(|e| problem(path, e.to_string()))?;
     metadata.insert(STATE.to_owned(), text);

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::normalize::Normalize;
+use super::numbers::OnNan;
 use super::setting::TomlFile;
 use super::stages::{self, Decay, Stage};
 use super::{TrainError, overrides};
@@ -83,6 +84,8 @@ pub struct TrainConfig {
     pub normalize: Normalize,
     /// An unreadable image is an error.
     pub strict: bool,
+    /// What is done where loss, gradient or weights become NaN or infinite.
+    pub on_nan: OnNan,
     /// Weights to begin with: a file, a run folder (its best weights), or the name of published ones. Absent: drawn by `seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
@@ -136,6 +139,7 @@ impl Default for TrainConfig {
             std: None,
             normalize: Normalize::Measured,
             strict: false,
+            on_nan: OnNan::Stop,
             init: None,
             key_map: Vec::new(),
             grey: None,
@@ -268,13 +272,14 @@ impl TrainConfig {
     }
 
     /// Whether a run with these settings may go on with `other`: the number of epochs, the patience, the path of the data
-    /// (whose content is checked apart) and how unreadable files are met may change, nothing else.
+    /// (whose content is checked apart) and how unreadable files and NaN are met may change, nothing else.
     ///
     /// # Errors
     /// [`TrainError::Setting`] says that the settings differ.
     pub fn allows(&self, other: &Self) -> Result<(), TrainError> {
         let common = |c: &Self| {
-            let common = Self { epochs: 1, patience: 0, data: String::new(), strict: false, ..c.clone() };
+            let (data, on_nan) = (String::new(), OnNan::Stop);
+            let common = Self { epochs: 1, patience: 0, data, strict: false, on_nan, ..c.clone() };
             common.to_toml()
         };
         let (ours, theirs) = (common(self)?, common(other)?);

@@ -1,5 +1,7 @@
 //! The loop: epochs of steps, validation after each, the best weights kept.
 
+mod guard;
+mod journal;
 mod live;
 mod setup;
 mod stage;
@@ -22,10 +24,14 @@ use crate::graph::{Graph, VarView};
 use crate::nn::Model;
 use crate::optim::{Schedule, Scheduler};
 use crate::report::data::EpochRow;
-use crate::store::{Param, ParamStore};
+use crate::store::{Param, ParamStore, VarId};
 use crate::weights::{self, NamedTensor, WeightsFile};
+use guard::Walk;
+use journal::Journal;
 use stage::{Current, Stage};
 
+pub use guard::GOOD;
+pub use journal::NUMBERS;
 pub use live::{Inspection, LayerValues, Live, Validated};
 
 /// Steps between two looks at the log.
@@ -69,6 +75,8 @@ pub struct Fit {
     stages: Vec<Stage>,
     current: Current,
     slots: Vec<(String, VarView)>,
+    /// The sum of gradients, where several batches make an update.
+    sum: Option<VarId>,
     evals: Vec<(&'static str, EvalPass, Program)>,
     train: Arc<Images>,
     others: Vec<(&'static str, Arc<Images>)>,
@@ -76,6 +84,7 @@ pub struct Fit {
     content_hash: String,
     metadata: BTreeMap<String, String>,
     profile: Option<Profile>,
+    journal: Journal,
     stop: Option<(Arc<AtomicBool>, StopAt)>,
 }
 
@@ -201,12 +210,16 @@ impl Fit {
         Ok(Some(probabilities(&logits, self.model.outputs())))
     }
 
-    fn validate(&mut self) -> Result<(f64, f64), TrainError> {
+    /// Loss and accuracy of the validation images; or the first image for which the network gives no numbers.
+    fn validate(&mut self) -> Result<Result<(f64, f64), usize>, TrainError> {
         let p = self.predict_validation()?;
         let p = p.ok_or_else(|| TrainError::setting("data", "has no validation images"))?;
+        if let Some(bad) = p.iter().position(|p| !p.is_finite()) {
+            return Ok(Err(bad / self.classes.max(1)));
+        }
         let labels = &self.images("val").expect("it was just predicted").labels;
         let metrics = crate::metrics::Metrics::new(labels, &p, self.classes)?;
-        Ok((metrics.log_loss, metrics.accuracy))
+        Ok(Ok((metrics.log_loss, metrics.accuracy)))
     }
 
     /// The beginning of a new run, with the weights of `init` where the settings name any; or, with a folder, of one that goes on
@@ -258,7 +271,7 @@ impl Fit {
     /// `best.safetensors` after each better one.
     ///
     /// # Errors
-    /// NaN in loss or gradient, a device or a disk that fails.
+    /// NaN or infinity that the settings do not bear, a device or a disk that fails.
     pub fn run(
         &mut self,
         start: Start,
@@ -271,6 +284,7 @@ impl Fit {
         notes.iter().for_each(|note| events(Event::Note(note)));
         let earlier: f64 = epochs.iter().map(|e| e.seconds).sum();
         let done = epochs.len();
+        self.journal = Journal::open(folder, done as u32);
         while let Some((stage, begins)) = self.next(&begun, &epochs) {
             let start = Instant::now();
             let epoch = epochs.len() as u32 + 1;
@@ -278,6 +292,7 @@ impl Fit {
                 begun.push(epoch);
                 if stage > 0 {
                     scheduler = self.begin(stage)?;
+                    self.journal.begin_stage();
                 }
             }
             if begins || epochs.len() == done {
@@ -285,8 +300,8 @@ impl Fit {
                 self.announce(&begun, &epochs, events);
                 self.cache(events)?;
             }
-            let (train_loss, train_accuracy) = self.epoch(epoch, &mut step, &mut scheduler, events)?;
-            let (val_loss, val_accuracy) = self.validate()?;
+            let [(train_loss, train_accuracy), (val_loss, val_accuracy)] =
+                self.epoch(epoch, &mut step, &mut scheduler, folder, events)?;
             let row = EpochRow {
                 epoch,
                 train_loss,
@@ -323,6 +338,7 @@ impl Fit {
                 let executor = self.executor.as_mut();
                 checkpoint::save_last(&path, executor, &self.params, &self.slots, &self.metadata, &state)?;
                 write_metrics(&folder.join("metrics.jsonl"), &epochs)?;
+                self.journal.write(folder)?;
             }
             events(Event::Epoch { row: &row, best });
             if self.stopped(StopAt::Epoch) && self.next(&begun, &epochs).is_some() {
@@ -341,32 +357,46 @@ impl Fit {
         checkpoint::write_shared(self.executor.as_mut(), &self.store)
     }
 
-    /// One epoch of training images; gives mean loss and accuracy.
+    /// One epoch of training images, and a look at the validation images; gives loss and accuracy of both.
     fn epoch(
         &mut self,
         epoch: u32,
         step: &mut u64,
         scheduler: &mut Scheduler,
+        folder: Option<&Path>,
         events: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(f64, f64), TrainError> {
+    ) -> Result<[(f64, f64); 2], TrainError> {
         let order = self.config.sampler.epoch(&self.train.labels, self.classes, self.config.seed, epoch);
-        let batch = self.config.batch;
-        let mut rows = Vec::new();
-        let batches = order.images.chunks_exact(batch).zip(order.repeats.chunks_exact(batch));
-        for (row, (chosen, repeats)) in batches.take(self.steps).enumerate() {
-            if self.stopped(StopAt::Step) {
-                return Err(TrainError::Interrupted { epoch: epoch - 1 });
+        let mut walk = Walk { epoch, order: &order, row: 0, step: *step, scheduler: scheduler.clone() };
+        let mut guard = self.guard(&walk, Vec::new())?;
+        let validated = loop {
+            while walk.row < self.steps {
+                if self.stopped(StopAt::Step) {
+                    return Err(TrainError::Interrupted { epoch: epoch - 1 });
+                }
+                self.go_on(&mut guard, &mut walk, folder, events)?;
             }
-            self.turn((epoch, row), (chosen, repeats), step, scheduler)?;
-            if (row + 1) % LOOK_EVERY == 0 || row + 1 == self.steps {
-                let seen = rows.len();
-                rows = self.stages[self.current.stage].step.log(self.executor.as_mut(), row + 1)?;
-                check_finite(&rows[seen..], epoch, seen)?;
-                let loss = mean(&rows[seen..], 0);
-                events(Event::Step { epoch, step: row + 1, steps: self.steps, loss });
+            match self.validate()? {
+                Ok(figures) => break figures,
+                Err(image) => self.bad_validation(&mut guard, &mut walk, image, folder, events)?,
             }
-        }
-        Ok((mean(&rows, 0), mean(&rows, 1) / batch as f64))
+        };
+        (*step, *scheduler) = (walk.step, walk.scheduler);
+        self.journal.end_epoch(epoch, events);
+        Ok([(mean(&guard.rows, 0), mean(&guard.rows, 1) / self.config.batch as f64), validated])
+    }
+
+    /// Which of the optimizer's steps, counted from 1, a step of an epoch belongs to. It counts the steps of its stage.
+    fn update_number(&self, epoch: u32, row: usize) -> u64 {
+        let accumulate = self.config.accumulate;
+        let before = u64::from(epoch - self.current.first) * (self.steps / accumulate) as u64;
+        before + (row / accumulate) as u64 + 1
+    }
+
+    /// What the run met that is out of the ordinary, in a line; `None` where there was nothing.
+    #[must_use]
+    pub fn remarks(&self) -> Option<String> {
+        self.journal.words()
     }
 
     /// Whether the schedule of a stage goes on once an epoch, not once an update.
@@ -384,10 +414,7 @@ impl Fit {
     ) -> Result<(), TrainError> {
         let accumulate = self.config.accumulate;
         let (stage, programs) = (self.current.stage, self.current.programs);
-        // The optimizer counts the steps of its stage.
-        let epochs_before = u64::from(epoch - self.current.first);
-        let updates_before = epochs_before * (self.steps / accumulate) as u64;
-        let (lr, update) = (scheduler.lr(), updates_before + (row / accumulate) as u64 + 1);
+        let (lr, update) = (scheduler.lr(), self.update_number(epoch, row));
         let turn = Turn { chosen, repeats, seed: self.config.seed, step: *step, update, lr, row };
         let (recorded, executor) = (&self.stages[stage].step, self.executor.as_mut());
         let host = Host { images: &self.train, features: self.current.features() };
@@ -407,9 +434,15 @@ impl Fit {
     }
 }
 
-/// The mean of a column of the log.
+/// The mean of a column of the log, without the rows of updates that were left out.
 fn mean(rows: &[[f32; LOG_COLUMNS]], column: usize) -> f64 {
-    rows.iter().map(|r| f64::from(r[column])).sum::<f64>() / rows.len().max(1) as f64
+    let counted = || rows.iter().filter(|row| !is_bad(row));
+    counted().map(|r| f64::from(r[column])).sum::<f64>() / counted().count().max(1) as f64
+}
+
+/// Whether a row of the log tells of NaN or infinity in loss or gradient. The host tests bits as they are, unlike a shader.
+fn is_bad(&[loss, _, squared, others]: &[f32; LOG_COLUMNS]) -> bool {
+    !loss.is_finite() || !squared.is_finite() || others.is_nan() || others > 0.0
 }
 
 /// What to say where a run goes on with other kernels than it began with: it goes on well, but to other last bits.
@@ -424,17 +457,11 @@ fn other_kernels(before: Option<&str>, now: Option<&str>) -> Option<String> {
     })
 }
 
-/// Refuses rows of the log whose loss or gradient is NaN or infinite, which the host tests as any number.
+/// Refuses rows of the log whose loss or gradient is NaN or infinite.
 fn check_finite(rows: &[[f32; LOG_COLUMNS]], epoch: u32, first: usize) -> Result<(), TrainError> {
-    for (i, row) in rows.iter().enumerate() {
-        let what = match row {
-            [loss, ..] if !loss.is_finite() => "loss",
-            [_, _, norm, bad] if *bad > 0.0 || !norm.is_finite() => "gradient",
-            _ => continue,
-        };
-        return Err(TrainError::Diverged { what, epoch, step: first + i + 1 });
-    }
-    Ok(())
+    let Some(i) = rows.iter().position(is_bad) else { return Ok(()) };
+    let what = if rows[i][0].is_finite() { "gradient" } else { "loss" };
+    Err(TrainError::Diverged { what, epoch, step: first + i + 1, tensor: None, tried: None, kept: None })
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, TrainError> {

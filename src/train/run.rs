@@ -10,7 +10,7 @@ use super::checkpoint::{BEST, LAST};
 use super::config::TrainConfig;
 use super::describe::{data_info, title};
 use super::evaluate::assess;
-use super::fit::{Event, Fit, Outcome, StopAt};
+use super::fit::{Event, Fit, GOOD, Outcome, StopAt};
 use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
 use super::profile::Profile;
 use crate::data::{Dataset, Images};
@@ -64,7 +64,7 @@ impl Place<'_> {
 
 /// Takes a new folder away again in which nothing but the settings was written.
 fn abandon(folder: &Path) {
-    if !folder.join(LAST).exists() && !folder.join(BEST).exists() {
+    if [LAST, BEST, GOOD].iter().all(|name| !folder.join(name).exists()) {
         // Best effort: the error that ended the run is the one to report.
         let _ = fs::remove_file(folder.join("config.toml"));
         let _ = fs::remove_dir(folder);
@@ -141,6 +141,7 @@ pub fn train(
             let kernels = fit.kernel_set().unwrap_or_else(|| "the table's".to_owned());
             let mut environment = environment(&place.device);
             environment.insert(1, ("kernels".to_owned(), kernels));
+            environment.extend(fit.remarks().map(|words| ("numbers".to_owned(), words)));
             environment
         },
         data: info,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::journal::Journal;
 use super::stage::{Cache, Stage};
 use super::{EVAL_BATCH, Fit, json};
 use crate::exec::{ExecError, Executor};
@@ -191,6 +192,7 @@ impl Fit {
             stages,
             current,
             slots,
+            sum: sum.map(|whole| whole.var),
             evals,
             train,
             others: hosts,
@@ -198,6 +200,7 @@ impl Fit {
             content_hash: data.content_hash,
             metadata,
             profile: None,
+            journal: Journal::default(),
             stop: None,
         })
     }
