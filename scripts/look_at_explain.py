@@ -1,22 +1,18 @@
 #!/usr/bin/env python3
 """Opens explain pages in headless Chromium as a reader does: at desktop and phone width, light and dark, each kind of panel.
 
-    scripts/look_at_explain.py PAGE... [--out FOLDER] [--chromium PROGRAM] [--quick]
+    scripts/look_at_explain.py PAGE... [--out FOLDER] [--chromium PROGRAM] [--quick] [--axe FILE]
 
 Finds: messages on the console, requests, sideways scrolling, low contrast, controls without a name, pages above 5 MB; and that the
 sums which the page steps through are the executor's values, to rounding, for pixels and weights spread over every stepped
-convolution. Keeps pictures to be looked at. Exit status 1 where something is wrong.
+convolution. With --axe, where FILE is axe.min.js of the npm package axe-core (web/test/node_modules has it after scripts/lab_test.sh),
+also what axe-core calls serious or critical, in every panel. Keeps pictures to be looked at. Exit status 1 where something is wrong.
 """
 
-import argparse
-import base64
 import json
 import pathlib
-import shutil
-import sys
-import tempfile
 
-from look_at_reports import CHECK, LOOKS, Browser
+from pages import CHECK, LOOKS, arguments, go, heard, picture, visit
 
 LIMIT = 5_000_000
 
@@ -65,10 +61,14 @@ SUMS = r"""
   all.forEach((E, network) => E.layers.forEach((l, layer) => {
     const t = l.stepped;
     if (!t) return;
-    const [, H, W] = t.x_shape, [, OH, OW] = t.y_shape, [kh, kw] = t.kernel;
-    const spread = (n) => [...new Set([0, n >> 1, n - 1])];
-    for (const place of spread(t.outputs.length)) for (const i of spread(OH)) for (const j of spread(OW)) check(network, layer, 'forward', { place, i, j });
-    if (t.dy_whole) for (const place of spread(t.inputs.length)) for (const i of spread(H)) for (const j of spread(W)) check(network, layer, 'input', { place, i, j });
+    const [kh, kw] = t.kernel;
+    const spread = (n, first = 0) => [...new Set([0, n >> 1, n - 1])].map((v) => first + v);
+    const rows = (area) => spread(area.size[0], area.start[0]), columns = (area) => spread(area.size[1], area.start[1]);
+    for (const place of spread(t.outputs.length)) for (const i of rows(t.y_area)) for (const j of columns(t.y_area)) check(network, layer, 'forward', { place, i, j });
+    for (const place of spread(t.inputs.length)) for (const i of rows(t.dx_area)) for (const j of columns(t.dx_area)) check(network, layer, 'input', { place, i, j });
+    // Weights need whole channels.
+    const part = (area, [, h, w]) => area.size[0] < h || area.size[1] < w;
+    if ((part(t.x_area, t.x_shape) && !t.x_planes) || (part(t.dy_area, t.y_shape) && !t.dy_planes)) return;
     for (const place of spread(t.outputs.length)) for (const input of spread(t.inputs.length)) for (const k of spread(kh)) for (const l of spread(kw))
       if (t.groups === 1) check(network, layer, 'weight', { place, input, k, l });
   }));
@@ -77,78 +77,53 @@ SUMS = r"""
 """
 
 
-def picture(browser, width, path):
-    height = min(browser.evaluate("document.documentElement.scrollHeight"), 16000)
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    shot = browser.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-    path.write_bytes(base64.b64decode(shot["data"]))
+AXE = r"""
+(async () => {
+  const { violations } = await axe.run();
+  const serious = violations.filter((v) => ['serious', 'critical'].includes(v.impact));
+  return JSON.stringify(serious.map((v) => `axe: ${v.id}: ${v.nodes.slice(0, 3).map((n) => n.target).join(' ')}`));
+})()
+"""
 
 
-def look(browser, page, width, scheme, out, tag, every):
-    url = page.resolve().as_uri()
-    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
-    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    browser.events.clear()
-    browser.call("Page.navigate", url=url)
-    browser.wait("Page.loadEventFired")
-    faults, state = [], "opened"
-    while state:
-        faults += [f"{state}: {f}" for f in json.loads(browser.evaluate(CHECK))]
-        faults += [f"{state}: no name: {f}" for f in json.loads(browser.evaluate(NAMES))]
-        if "step" in state:
-            # Somewhere in the middle of the sum.
-            browser.evaluate("(() => { const s = document.querySelector('.controls input'); s.value = Math.floor(s.max / 2); s.dispatchEvent(new Event('input')); })()")
-        if every or state == "opened":
-            picture(browser, width, out / f"{tag}-{width}-{scheme}-{state.replace('/', '_')}.png")
-        state = browser.evaluate(NEXT)
-    for event in browser.events:
-        params = event["params"]
-        if event["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
-            faults.append("console: " + json.dumps(params)[:600])
-        if event["method"] == "Network.requestWillBeSent" and params["request"]["url"] != url:
-            faults.append(f"asks for {params['request']['url'][:200]}")
-    return faults
+def looker(args):
+    axe = args.axe and args.axe.read_text()
+
+    def look(browser, page, width, scheme, out):
+        every = not args.quick and (width, scheme) in (LOOKS[0], LOOKS[-1])
+        url = visit(browser, page, width, scheme)
+        if axe:
+            browser.evaluate(axe + "; 0")
+        faults, state = [], "opened"
+        while state:
+            found = json.loads(browser.evaluate(CHECK))
+            found += [f"no name: {f}" for f in json.loads(browser.evaluate(NAMES))]
+            if "step" in state:
+                # Somewhere in the middle of the sum.
+                browser.evaluate("(() => { const s = document.querySelector('.controls input'); s.value = Math.floor(s.max / 2); s.dispatchEvent(new Event('input')); })()")
+            if axe and (every or state == "opened"):
+                found += json.loads(browser.evaluate(AXE))
+            if every or state == "opened":
+                picture(browser, width, out / f"{page.stem}-{width}-{scheme}-{state.replace('/', '_')}.png")
+            faults += [f"{state}: {f}" for f in found]
+            state = browser.evaluate(NEXT)
+        size = page.stat().st_size
+        if size > LIMIT:
+            faults.append(f"{size} bytes are more than {LIMIT}")
+        return faults + heard(browser, url)
+
+    return look
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="+", type=pathlib.Path)
-    parser.add_argument("--out", type=pathlib.Path)
-    parser.add_argument("--chromium", default=None)
-    parser.add_argument("--quick", action="store_true", help="pictures of the page as it opens only")
-    args = parser.parse_args()
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = args.chromium or next((p for p in map(shutil.which, names) if p), None)
-    if not program:
-        sys.exit("error: no Chromium; install it, or name the program with --chromium")
-    for page in args.pages:
-        if not page.is_file():
-            sys.exit(f"error: {page}: no such page")
-    out = args.out or pathlib.Path(tempfile.mkdtemp())
-    out.mkdir(parents=True, exist_ok=True)
-    browser = Browser(program)
-    wrong = 0
-    try:
-        for page in args.pages:
-            size = page.stat().st_size
-            for width, scheme in LOOKS:
-                every = not args.quick and (width, scheme) in (LOOKS[0], LOOKS[-1])
-                faults = look(browser, page, width, scheme, out, page.stem, every)
-                if size > LIMIT:
-                    faults.append(f"{size} bytes are more than {LIMIT}")
-                wrong += bool(faults)
-                print(f"{page} ({size / 1e6:.2f} MB) {width} {scheme}: {'well' if not faults else f'{len(faults)} faults'}")
-                for fault in dict.fromkeys(faults):
-                    print(f"    {fault}")
-            sums = json.loads(browser.evaluate(SUMS))
-            right = sums["worst"] < 1e-5
-            wrong += not right
-            print(f"    {sums['count']} stepped sums, the farthest {sums['worst']:.1e} from the executor's{'' if right else ': ' + sums['where']}")
-    finally:
-        browser.close()
-    print(f"pictures: {out}")
-    sys.exit(1 if wrong else 0)
+def sums(browser, page):
+    found = json.loads(browser.evaluate(SUMS))
+    print(f"    {found['count']} stepped sums, the farthest {found['worst']:.1e} from the executor's")
+    return [] if found["worst"] < 1e-5 else [f"a sum is not the executor's: {found['where']}"]
 
 
 if __name__ == "__main__":
-    main()
+    parser = arguments(__doc__)
+    parser.add_argument("--quick", action="store_true", help="pictures of the page as it opens only")
+    parser.add_argument("--axe", type=pathlib.Path, metavar="FILE", help="axe.min.js of axe-core")
+    args = parser.parse_args()
+    go(args, looker(args), sums)

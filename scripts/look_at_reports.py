@@ -9,215 +9,23 @@ taken twice: as it opens, and with everything unfolded. Pictures of the pages go
 named), to be looked at with one's own eyes. Exit status 1 where a page is wrong. Needs python3 and Chromium, nothing else.
 """
 
-import argparse
-import base64
-import fcntl
 import json
-import os
-import pathlib
-import select
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 
-LOOKS = [(width, scheme) for width in (1440, 390) for scheme in ("light", "dark")]
-
-CHECK = r"""
-(() => {
-  const faults = [];
-  const shown = (e) => e.checkVisibility({ checkOpacity: false });
-  const label = (e) => (e.textContent || e.getAttribute('alt') || e.tagName).trim().slice(0, 50);
-  const page = document.documentElement;
-  if (page.scrollWidth > page.clientWidth) {
-    const wide = [...document.querySelectorAll('body *')].filter((e) => shown(e) && !e.closest('.scroll') &&
-      e.getBoundingClientRect().right > page.clientWidth + 1);
-    faults.push(`scrolls sideways: ${page.scrollWidth} in ${page.clientWidth}: ${wide.slice(0, 3).map((e) => e.tagName + ' ' + label(e)).join('; ')}`);
-  }
-  for (const image of document.images) {
-    if (!image.complete || image.naturalWidth === 0) faults.push(`a picture does not show: ${label(image)}`);
-  }
-  for (const svg of document.querySelectorAll('svg.plot')) {
-    if (!shown(svg)) continue;
-    const frame = svg.getBoundingClientRect();
-    const texts = [...svg.querySelectorAll('text')].map((e) => [e, e.getBoundingClientRect()]);
-    for (const [e, b] of texts) {
-      if (b.left < frame.left - 1 || b.right > frame.right + 1 || b.top < frame.top - 1 || b.bottom > frame.bottom + 1)
-        faults.push(`${svg.getAttribute('aria-label')}: text leaves the plot: ${label(e)}`);
-    }
-    texts.forEach(([e, a], i) => texts.slice(i + 1).forEach(([f, b]) => {
-      const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-      const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-      // Boxes of text hold room above and below the letters.
-      if (wide > 1 && high > 0.3 * Math.min(a.height, b.height))
-        faults.push(`${svg.getAttribute('aria-label')}: text over text: ${label(e)} / ${label(f)}`);
-    }));
-  }
-  const rgba = (text) => (text.match(/[\d.]+/g) || []).map(Number);
-  const luminance = (c) => {
-    const [r, g, b] = c.slice(0, 3).map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      const c = rgba(getComputedStyle(e).backgroundColor);
-      if (c.length === 3 || c[3] === 1) return c;
-    }
-    return [255, 255, 255];
-  };
-  const seen = new Set();
-  for (const e of document.querySelectorAll('body *')) {
-    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!own || !shown(e) || e.tagName === 'title') continue;
-    const style = getComputedStyle(e);
-    const ink = rgba(e.closest('svg') ? style.fill : style.color), paper = ground(e);
-    const [light, dark] = [luminance(ink), luminance(paper)].sort((a, b) => b - a);
-    const contrast = (light + 0.05) / (dark + 0.05);
-    const kind = `${e.tagName} ${e.getAttribute('class') || ''} ${contrast.toFixed(2)}`;
-    if (contrast < 4.5 && !seen.has(kind)) { seen.add(kind); faults.push(`contrast ${contrast.toFixed(2)}: ${e.tagName} ${label(e)}`); }
-  }
-  return JSON.stringify(faults.slice(0, 30));
-})()
-"""
+from pages import CHECK, arguments, go, heard, picture, visit
 
 
-class Browser:
-    """Chromium, spoken to through a pair of pipes: JSON messages that end in a zero byte."""
-
-    def __init__(self, program):
-        self.profile = tempfile.mkdtemp()
-        pipes = [*os.pipe(), *os.pipe()]
-        # Far from 3 and 4, where Chromium looks, so that putting them there overwrites nothing.
-        to_read, self.to, self.back, back_write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50) for fd in pipes)
-        for fd in pipes:
-            os.close(fd)
-
-        def wire():
-            os.dup2(to_read, 3)
-            os.dup2(back_write, 4)
-
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--hide-scrollbars"]
-        flags += ["--no-first-run", f"--user-data-dir={self.profile}", "about:blank"]
-        self.process = subprocess.Popen(
-            [program, *flags], preexec_fn=wire, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        os.close(to_read)
-        os.close(back_write)
-        self.buffer, self.number, self.events = b"", 0, []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    def read(self, until):
-        while b"\0" not in self.buffer:
-            if not select.select([self.back], [], [], max(0, until - time.time()))[0]:
-                raise TimeoutError("Chromium does not answer")
-            more = os.read(self.back, 1 << 20)
-            if not more:
-                raise ConnectionError("Chromium has ended")
-            self.buffer += more
-        message, self.buffer = self.buffer.split(b"\0", 1)
-        return json.loads(message)
-
-    def call(self, method, **params):
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": params}
-        if hasattr(self, "session"):
-            message["sessionId"] = self.session
-        data = json.dumps(message).encode() + b"\0"
-        while data:
-            data = data[os.write(self.to, data) :]
-        until = time.time() + 60
-        while True:
-            answer = self.read(until)
-            if answer.get("id") == self.number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
-            if "method" in answer:
-                self.events.append(answer)
-
-    def wait(self, method):
-        until = time.time() + 60
-        while all(e["method"] != method for e in self.events):
-            event = self.read(until)
-            if "method" in event:
-                self.events.append(event)
-
-    def evaluate(self, expression):
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        if "exceptionDetails" in result:
-            raise RuntimeError(json.dumps(result["exceptionDetails"])[:500])
-        return result["result"].get("value")
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait(20)
-        shutil.rmtree(self.profile, ignore_errors=True)
-
-
-def look(browser, page, width, scheme, out, tag):
-    url = page.resolve().as_uri()
-    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
-    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    browser.events.clear()
-    browser.call("Page.navigate", url=url)
-    browser.wait("Page.loadEventFired")
+def look(browser, page, width, scheme, out):
+    tag = "-".join(page.with_suffix("").parts[-2:]).strip("/")
+    url = visit(browser, page, width, scheme)
     faults = []
     for state in ("folded", "unfolded"):
         if state == "unfolded":
             browser.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         faults += [f"{state}: {f}" for f in json.loads(browser.evaluate(CHECK))]
         if state == "folded":
-            height = browser.evaluate("document.documentElement.scrollHeight")
-            clip = {"x": 0, "y": 0, "width": width, "height": min(height, 16000), "scale": 1}
-            shot = browser.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-            (out / f"{tag}-{width}-{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
-    for event in browser.events:
-        params = event["params"]
-        if event["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
-            faults.append("console: " + json.dumps(params)[:300])
-        if event["method"] == "Network.requestWillBeSent":
-            asked = params["request"]["url"]
-            if asked != url and not asked.startswith("data:"):
-                faults.append(f"asks for {asked[:200]}")
-    return faults
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="+", type=pathlib.Path)
-    parser.add_argument("--out", type=pathlib.Path)
-    parser.add_argument("--chromium", default=None)
-    args = parser.parse_args()
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = args.chromium or next((p for p in map(shutil.which, names) if p), None)
-    if not program:
-        sys.exit("error: no Chromium; install it, or name the program with --chromium")
-    for page in args.pages:
-        if not page.is_file():
-            sys.exit(f"error: {page}: no such page")
-    out = args.out or pathlib.Path(tempfile.mkdtemp())
-    out.mkdir(parents=True, exist_ok=True)
-    browser = Browser(program)
-    wrong = 0
-    try:
-        for page in args.pages:
-            tag = "-".join(page.with_suffix("").parts[-2:]).strip("/")
-            for width, scheme in LOOKS:
-                faults = look(browser, page, width, scheme, out, tag)
-                wrong += bool(faults)
-                size = page.stat().st_size / 1e6
-                print(f"{page} ({size:.2f} MB) {width} {scheme}: {'well' if not faults else f'{len(faults)} faults'}")
-                for fault in faults:
-                    print(f"    {fault}")
-    finally:
-        browser.close()
-    print(f"pictures: {out}")
-    sys.exit(1 if wrong else 0)
+            picture(browser, width, out / f"{tag}-{width}-{scheme}.png")
+    return faults + heard(browser, url)
 
 
 if __name__ == "__main__":
-    main()
+    go(arguments(__doc__).parse_args(), look)

@@ -1,18 +1,26 @@
 //! What the CPU and the GPU executor have in common, so that training runs on either.
 
+mod faulty;
+mod programs;
+
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, Source};
 use crate::profile::{HostTimes, RunProfile};
 use crate::shape::Spec;
 use crate::store::{ParamStore, VarId};
 use crate::tensor::Tensor;
 
+pub use faulty::{Call, Faulty, Judge, Verdict};
+pub(crate) use programs::Programs;
+
 /// A value on its way back from a device: see [`Executor::fetch`].
 pub type Pending = Pin<Box<dyn Future<Output = Result<Tensor, ExecError>>>>;
 
-/// A compiled graph of an executor.
+/// A compiled graph of an executor. No two of a process are equal, so one that was released, or that belongs to another executor, is
+/// known as such: [`ExecError::Stale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program(pub(crate) usize);
 
@@ -32,6 +40,9 @@ pub enum ExecError {
     /// A value was asked for that the program does not keep.
     #[error("{0} is not kept by this program: name it among the roots when compiling")]
     NotKept(String),
+    /// A variable that the executor does not hold.
+    #[error("{0} is not on the device: load the variables of its store first")]
+    NotLoaded(String),
     /// A tensor is larger than the adapter can bind.
     #[error("{tensor} takes {} MiB, and this adapter binds at most {} MiB: use a smaller --batch (with --accumulate for the rest) or --size, narrower layers, or --device cpu", .bytes >> 20, .limit >> 20)]
     TooLarge {
@@ -42,12 +53,43 @@ pub enum ExecError {
         /// What the adapter allows.
         limit: u64,
     },
-    /// The whole program needs more memory than the device gives.
+    /// The device, or the host where that computes, has no room: for which tensor.
     #[error(
-        "out of device memory: {0}; use a smaller batch or image size, --recompute to hold fewer activations, or --device cpu"
+        "out of memory: {0}; use a smaller --batch (with --accumulate for the rest) or --size, narrower layers, or --recompute to hold fewer activations"
     )]
     OutOfMemory(String),
-    /// The adapter, the driver or a shader failed.
+    /// The device is gone, with all that it held: pulled out, reset by its driver, or destroyed.
+    #[error(
+        "the GPU was lost at {at}: {reason}; where this happens again, use a smaller --batch or --device cpu, and look for its driver in the system's log"
+    )]
+    Lost {
+        /// The node, or the first and the last one of what was sent to the device together; else what was being done.
+        at: String,
+        /// What the driver says.
+        reason: String,
+    },
+    /// The device refuses what it was given: wrong for its driver, or for WebGPU.
+    #[error("the GPU refuses {at}: {reason}; update its driver, or use --device cpu")]
+    Validation {
+        /// As in [`ExecError::Lost`].
+        at: String,
+        /// What it says.
+        reason: String,
+    },
+    /// What was waited for did not come.
+    #[error(
+        "{at} did not end within {limit:?}: the GPU hangs, or is too slow for it; use a smaller --batch, or --device cpu"
+    )]
+    TimedOut {
+        /// As in [`ExecError::Lost`].
+        at: String,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// A program that was released, or dropped when variables were loaded, or that belongs to another executor.
+    #[error("a program is used that was released, or dropped by loading variables: compile its graph again")]
+    Stale,
+    /// Anything else of the adapter, the driver or a shader.
     #[error("the GPU failed: {0}")]
     Device(String),
     /// No adapter that was asked for.
@@ -55,7 +97,50 @@ pub enum ExecError {
     NoAdapter(String),
 }
 
-/// Holds persistent variables and replays graphs.
+impl ExecError {
+    /// Whether it came while the device worked, and not from what was asked of it: the same again may go well.
+    #[must_use]
+    pub fn is_device_fault(&self) -> bool {
+        match self {
+            Self::OutOfMemory(_)
+            | Self::Lost { .. }
+            | Self::Validation { .. }
+            | Self::TimedOut { .. }
+            | Self::Device(_) => true,
+            Self::Input { .. }
+            | Self::NotKept(_)
+            | Self::NotLoaded(_)
+            | Self::TooLarge { .. }
+            | Self::Stale
+            | Self::NoAdapter(_) => false,
+        }
+    }
+}
+
+/// Whether the system gives the host so many bytes. Asking for more than that in the usual way would end the process.
+pub(crate) fn host_has_room(bytes: usize) -> bool {
+    // Asked for and given back: large zeros are made of pages that the system hands out as such, which filling would touch.
+    let mut probe = Vec::<u8>::new();
+    let given = probe.try_reserve_exact(bytes).is_ok();
+    // Without it the compiler may take the memory for granted.
+    std::hint::black_box(&probe);
+    given
+}
+
+/// That an executor with so many variables holds those of a graph: it does not where loading them failed.
+pub(crate) fn check_vars(graph: &Graph, held: usize) -> Result<(), ExecError> {
+    let missing = |id: &NodeId| match &graph.node(*id).source {
+        Source::Input => false,
+        Source::Var(view) => view.var.index() >= held,
+        Source::Op { op, .. } => op.updates().iter().any(|update| update.var.index() >= held),
+    };
+    match graph.ids().find(missing) {
+        Some(id) => Err(ExecError::NotLoaded(graph.describe(id))),
+        None => Ok(()),
+    }
+}
+
+/// Holds persistent variables and replays graphs. Whatever is asked of a program that is no more is [`ExecError::Stale`].
 pub trait Executor {
     /// The device in words, for the first line that a command prints.
     fn describe(&self) -> String;
@@ -79,7 +164,10 @@ pub trait Executor {
     fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError>;
 
     /// The graph that runs: the recorded one, or what the fusion pass made of it. The nodes of [`Self::run_profiled`] are its.
-    fn running(&self, program: Program) -> &Arc<Graph>;
+    ///
+    /// # Errors
+    /// [`ExecError::Stale`].
+    fn running(&self, program: Program) -> Result<&Arc<Graph>, ExecError>;
 
     /// Replays the graph once. On a GPU it returns when the work is submitted.
     ///

@@ -6,6 +6,7 @@ use radiograd::cpu;
 use radiograd::data::phantom::PhantomSizes;
 use radiograd::data::{CachePolicy, LoadOptions, Source, load};
 use radiograd::exec::Executor;
+use radiograd::explain::{DEFAULT_BYTES, Request, explain};
 use radiograd::gpu::Options;
 use radiograd::train::fit::LayerValues;
 use radiograd::train::{Fit, Live, Shared, TrainConfig};
@@ -82,6 +83,26 @@ fn check(make: &dyn Fn() -> Box<dyn Executor>) {
     let (metrics, p) = pollster::block_on(live.validate()).unwrap();
     assert_eq!((metrics.count, p.len()), (16, 32));
     assert!((p[6] - seen.probabilities[0]).abs() < 1e-5, "{} against {}", p[6], seen.probabilities[0]);
+
+    // Its weights on another executor, explained, give the same answer.
+    let store = pollster::block_on(live.store()).unwrap();
+    let (mean, std) = (live.config().mean.clone().unwrap(), live.config().std.clone().unwrap());
+    let request = Request {
+        model: live.fit().model(),
+        store: &store,
+        classes: &["NORMAL".to_owned(), "PNEUMONIA".to_owned()],
+        mean: &mean,
+        std: &std,
+        name: "image",
+        pixels: &image,
+        label: None,
+        target: None,
+        bytes: DEFAULT_BYTES,
+    };
+    let explained = explain(&mut cpu::Executor::<f32>::fast(), &request).unwrap();
+    for (a, b) in explained.probabilities.iter().zip(&seen.probabilities) {
+        assert!((a - b).abs() < 1e-5, "{a} against {b}");
+    }
 
     live.set_lr(0.5).unwrap();
     assert!(live.set_lr(f64::NAN).is_err());

@@ -239,7 +239,7 @@ fn ctrl_c_ends_between_trials_and_the_same_command_goes_on() {
     let after = ids(&journal);
     assert_eq!((&after[..before.len()], after.len()), (&before[..], 12));
 
-    // A training stops after its epoch, and goes on with --resume to the same bytes.
+    // A training stops after its step, and goes on with --resume to the same bytes.
     let train = |out: &'static str| -> Vec<&'static str> {
         let args = ["train", "--data", "tiny.npz", "--size", "16", "--batch", "4", "--epochs", "400"];
         args.into_iter().chain(["--model", "conv8-relu-pool-flatten-dense2", "--device", "cpu", "--out", out]).collect()

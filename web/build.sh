@@ -65,6 +65,16 @@ if [ "${1:-}" != --quick ] && command -v wasm-opt >/dev/null; then
     rm -f dist.new/wasm-opt.log
 fi
 cp static/* dist.new/
+# The view of `radiograd explain`: the very parts that the program joins, in its order.
+explain=../src/report
+mapfile -t parts < <(sed -n 's/^ *include_str!("\(templates\/explain\/[a-z]*\.js\)"),$/\1/p' $explain/explain.rs)
+[ ${#parts[@]} -gt 0 ] || fail "src/report/explain.rs names no parts of the explain view"
+{
+    printf 'globalThis.radiogradExplain = (() => {\n"use strict";\n'
+    (cd $explain && cat "${parts[@]}")
+    printf 'return radiogradExplain;\n})();\n'
+} >dist.new/explain.js
+cp $explain/templates/explain/explain.css dist.new/
 rm -rf dist
 mv dist.new dist
 bytes=$(cat dist/* | gzip -9 | wc -c)

@@ -245,7 +245,7 @@ impl<'a> OnGpu<'a> {
             self.programs.push(self.sets.compile(&mut self.executor, set)?);
         }
         let mut names: Vec<&str> = Vec::new();
-        for (node, name) in self.executor.variants(self.programs[0]) {
+        for (node, name) in self.executor.variants(self.programs[0])? {
             if self.sets.measured(node.index()) && !names.contains(&name) {
                 names.push(name);
             }

@@ -231,7 +231,7 @@ impl Workload {
         }
         let loss = self.step.log(executor, 1)?.first().map_or(f32::NAN, |row| row[0]);
         let flops = summary::nodes(&self.step.graph).iter().map(|n| n.flops).sum();
-        let rows = summary::nodes(executor.running(program));
+        let rows = summary::nodes(executor.running(program)?);
         let mut runs: Vec<Vec<NodeTime>> = Vec::new();
         let device = repeat(Budget { runs: budget.runs.min(TIMED_RUNS), ..budget }, || {
             let nodes = executor.run_profiled(program)?.nodes.unwrap_or_default();

@@ -85,6 +85,11 @@ impl Context {
         }
     }
 
+    /// A remark on stderr that `--quiet` does not leave out.
+    pub fn warn(&self, text: impl Display) {
+        note(&format!("warning: {}", one_line(&text.to_string())));
+    }
+
     /// A remark on stderr, such as what was skipped; `--quiet` leaves it out.
     pub fn note(&self, text: impl Display) {
         if !self.quiet {

@@ -21,6 +21,15 @@ pub enum Failure {
     /// Training, evaluation or prediction.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// A training that was stopped.
+    #[error("{reason}; {next}")]
+    Stopped {
+        /// Where.
+        #[source]
+        reason: TrainError,
+        /// How it goes on.
+        next: String,
+    },
     /// A search.
     #[error(transparent)]
     Search(#[from] SearchError),
@@ -74,6 +83,7 @@ impl Failure {
         matches!(
             self,
             Self::Train(TrainError::Interrupted { .. })
+                | Self::Stopped { .. }
                 | Self::Download(DownloadError::Interrupted)
                 | Self::Search(SearchError::Interrupted { .. } | SearchError::RefitInterrupted)
         )

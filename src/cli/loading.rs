@@ -131,6 +131,7 @@ impl<'a> Progress<'a> {
                 self.bar.suspend(|| self.cx.note(&line));
             }
             Event::Note(text) => self.bar.suspend(|| self.cx.note(text)),
+            Event::Warning(text) => self.bar.suspend(|| self.cx.warn(text)),
         }
     }
 

@@ -278,7 +278,7 @@ fn merge(args: &MergeArgs, cx: &Context) -> Result<(), Failure> {
     let (device, best) = match args.refit {
         true => {
             let device = cx.open()?.line();
-            let stop = interrupt::flag(cx, "after this epoch")?;
+            let stop = interrupt::flag(cx, "after this step")?;
             let best = refit(&args.dir, &plan, &results, &device, Some(stop), cx)?;
             (device, best)
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::device::DeviceChoice;
 use super::format::{giga, seconds};
 use super::loading::TransferArgs;
 use super::{Context, Failure, interrupt, loading};
@@ -16,7 +17,7 @@ use crate::report::split_table;
 use crate::report::table::Table;
 use crate::train::profile::ProfileSummary;
 use crate::train::run::{self, Place};
-use crate::train::{Augment, OnNan, Override, TrainConfig, init};
+use crate::train::{Augment, OnNan, Override, TrainConfig, TrainError, init};
 
 /// Trains a network into a run folder.
 #[derive(Args, Debug)]
@@ -116,6 +117,9 @@ pub struct TrainArgs {
     /// Go on with the run in the folder that --out names
     #[arg(long, requires = "out")]
     pub resume: bool,
+    /// Minutes between two checkpoints within an epoch, beside those after each epoch (10 where nothing is said); 0: none
+    #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
+    pub checkpoint_minutes: Option<f64>,
     /// Write the curves into RUN/tensorboard, for `tensorboard --logdir RUN`
     #[arg(long)]
     pub tensorboard: bool,
@@ -164,6 +168,7 @@ impl TrainArgs {
         put(&mut sets, "patience", &self.patience)?;
         put(&mut sets, "seed", &seed)?;
         put(&mut sets, "strict", &self.strict.then_some(true))?;
+        put(&mut sets, "checkpoint_minutes", &self.checkpoint_minutes)?;
         put(&mut sets, "sampler", &self.sampler)?;
         put(&mut sets, "augment", &self.augment)?;
         put(&mut sets, "augment_repeats", &self.augment_repeats)?;
@@ -226,10 +231,10 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
     let data = load(&loading::source(&config.data)?, &options)?;
     loading::say_notes(&data, cx);
     let mut progress = loading::Progress::new(cx, config.epochs, "");
-    let stop = interrupt::flag(cx, "after this epoch")?;
+    let stop = interrupt::flag(cx, "after this step")?;
     let trained = run::train(&config, data, executor, &place, Some(stop), &mut |event| progress.tell(event));
     progress.end();
-    let run::Trained { summary, profile, .. } = trained?;
+    let run::Trained { summary, profile, .. } = trained.map_err(|e| stopped(e, args, &out, cx))?;
     let mut plain = summary.clone();
     plain.samples.clear();
     let positive = summary.data.class_name(1);
@@ -244,6 +249,32 @@ pub fn run(args: &TrainArgs, cx: &Context) -> Result<(), Failure> {
         loading::NOTICE,
     );
     cx.result(text, &Report { run: plain, profile })
+}
+
+/// Says how a training that was stopped goes on.
+fn stopped(e: TrainError, args: &TrainArgs, out: &Path, cx: &Context) -> Failure {
+    let TrainError::Interrupted { kept, .. } = e else { return e.into() };
+    if !kept {
+        return Failure::Stopped {
+            reason: e,
+            next: "there is nothing to keep: the same command begins anew".to_owned(),
+        };
+    }
+    let mut command = format!("radiograd train --resume --out {}", quoted(&out.to_string_lossy()));
+    if cx.device != DeviceChoice::Auto {
+        command.push_str(&format!(" --device {}", cx.device));
+    }
+    let flags = [(cx.no_fuse, " --no-fuse"), (!cx.tune, " --no-tune"), (args.tensorboard, " --tensorboard")];
+    flags.iter().filter(|(given, _)| *given).for_each(|(_, flag)| command.push_str(flag));
+    Failure::Stopped { reason: e, next: format!("all of it is kept, and this goes on: {command}") }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    match path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%\\".contains(c)) {
+        true if !path.is_empty() => path.to_owned(),
+        _ => format!("'{}'", path.replace('\'', "'\\''")),
+    }
 }
 
 /// What `--profile` shows.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use web_time::Instant;
 
-use crate::exec::{ExecError, Executor as ExecutorTrait, Program};
+use crate::exec::{ExecError, Executor as ExecutorTrait, Program, Programs, check_vars, host_has_room};
 use crate::graph::{Graph, NodeId, Source};
 use crate::ops::{Array, Eval, View};
 use crate::profile::{HostTimes, NodeTime, RunProfile};
@@ -23,8 +23,9 @@ pub mod fast;
 pub struct Executor<T: Real> {
     fast: bool,
     vars: Vec<Array<T>>,
+    var_names: Vec<String>,
     var_specs: Vec<Spec>,
-    programs: Vec<Option<Compiled<T>>>,
+    programs: Programs<Compiled<T>>,
 }
 
 /// A graph with the moments at which its values may be forgotten.
@@ -46,7 +47,13 @@ impl<T: Real> Executor<T> {
     /// The judge: readable references only.
     #[must_use]
     pub fn reference() -> Self {
-        Self { fast: false, vars: Vec::new(), var_specs: Vec::new(), programs: Vec::new() }
+        Self {
+            fast: false,
+            vars: Vec::new(),
+            var_names: Vec::new(),
+            var_specs: Vec::new(),
+            programs: Programs::default(),
+        }
     }
 
     /// Fast kernels where they exist (in `f32`), references elsewhere.
@@ -55,13 +62,9 @@ impl<T: Real> Executor<T> {
         Self { fast: true, ..Self::reference() }
     }
 
-    fn program(&self, p: Program) -> &Compiled<T> {
-        self.programs[p.0].as_ref().expect("a released program is not used")
-    }
-
     /// Runs every node in order and tells `done` of each that was computed.
     fn replay(&mut self, program: Program, mut done: impl FnMut(NodeId)) -> Result<(), ExecError> {
-        let p = self.programs[program.0].as_mut().expect("a released program is not used");
+        let p = self.programs.get_mut(program)?;
         let graph = Arc::clone(&p.graph);
         for step in 0..p.order.len() {
             let id = p.order[step];
@@ -69,10 +72,13 @@ impl<T: Real> Executor<T> {
             match &node.source {
                 Source::Input if p.values[id.index()].is_none() => {
                     // An input that was never written is zero, on the GPU too.
-                    p.values[id.index()] = Some(Array::zeros(&node.spec));
+                    p.values[id.index()] = Some(zeros(&node.spec, || graph.describe(id))?);
                 }
                 Source::Op { op, inputs } if !op.is_view() => {
-                    let mut out = p.values[id.index()].take().unwrap_or_else(|| p.allocate(&node.spec));
+                    let mut out = match p.values[id.index()].take() {
+                        Some(out) => out,
+                        None => p.allocate(&node.spec, || graph.describe(id))?,
+                    };
                     let updates = op.updates();
                     let mut state: Vec<Vec<T>> = Vec::with_capacity(updates.len());
                     for u in &updates {
@@ -178,7 +184,7 @@ impl<T: Real> Compiled<T> {
         Self { graph: Arc::clone(graph), order, owner, dead, values, pool: Vec::new() }
     }
 
-    fn allocate(&mut self, spec: &Spec) -> Array<T> {
+    fn allocate(&mut self, spec: &Spec, name: impl FnOnce() -> String) -> Result<Array<T>, ExecError> {
         let n = spec.numel();
         let fits = |a: &Array<T>| match a {
             Array::Float(v) => spec.dtype == DType::Float && v.len() == n,
@@ -186,10 +192,31 @@ impl<T: Real> Compiled<T> {
             Array::U8(v) => spec.dtype == DType::U8 && v.len() == n,
         };
         match self.pool.iter().position(fits) {
-            Some(i) => self.pool.swap_remove(i),
-            None => Array::zeros(spec),
+            Some(i) => Ok(self.pool.swap_remove(i)),
+            None => zeros(spec, name),
         }
     }
+}
+
+/// Zeros, where there is room for them.
+fn zeros<T: Real>(spec: &Spec, name: impl FnOnce() -> String) -> Result<Array<T>, ExecError> {
+    room::<T>(spec, 1, name)?;
+    Ok(Array::zeros(spec))
+}
+
+/// That the system gives memory for `copies` of a tensor: where it does not, allocating it would end the process.
+fn room<T>(spec: &Spec, copies: usize, name: impl FnOnce() -> String) -> Result<(), ExecError> {
+    let size = match spec.dtype {
+        DType::Float => size_of::<T>(),
+        DType::U32 => size_of::<u32>(),
+        DType::U8 => size_of::<u8>(),
+    };
+    let bytes = spec.shape.dims().iter().try_fold(size * copies, |bytes, &d| bytes.checked_mul(d));
+    if bytes.is_some_and(host_has_room) {
+        return Ok(());
+    }
+    let size = bytes.map_or_else(|| "more bytes than there are numbers".to_owned(), |b| format!("{} MiB", b >> 20));
+    Err(ExecError::OutOfMemory(format!("the host has no room for {} {spec} ({size})", name())))
 }
 
 /// The memory behind a node, as the kernel of another node reads it.
@@ -218,23 +245,27 @@ impl<T: Real> ExecutorTrait for Executor<T> {
 
     fn load(&mut self, store: &ParamStore) -> Result<(), ExecError> {
         self.programs.clear();
+        self.vars.clear();
         self.var_specs = store.vars().iter().map(|v| v.spec.clone()).collect();
-        self.vars = (0..store.vars().len() as u32)
-            .map(|i| match store.initial(VarId(i)) {
+        self.var_names = store.vars().iter().map(|v| v.name.clone()).collect();
+        for (i, var) in (0..).zip(store.vars()) {
+            // What has a first value is copied twice on its way.
+            room::<T>(&var.spec, 2, || var.name.clone())?;
+            self.vars.push(match store.initial(VarId(i)) {
                 Some(tensor) => Self::import(&tensor),
-                None => Array::zeros(&store.vars()[i as usize].spec),
-            })
-            .collect();
+                None => Array::zeros(&var.spec),
+            });
+        }
         Ok(())
     }
 
     fn compile(&mut self, graph: &Arc<Graph>, roots: &[NodeId]) -> Result<Program, ExecError> {
-        self.programs.push(Some(Compiled::new(graph, roots)));
-        Ok(Program(self.programs.len() - 1))
+        check_vars(graph, self.vars.len())?;
+        Ok(self.programs.push(Compiled::new(graph, roots)))
     }
 
     fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError> {
-        let p = self.programs[program.0].as_mut().expect("a released program is not used");
+        let p = self.programs.get_mut(program)?;
         if *p.graph.spec(input) != value.spec() {
             let (node, expected) = (p.graph.describe(input), p.graph.spec(input).clone());
             return Err(ExecError::Input { node, expected, got: value.spec() });
@@ -251,8 +282,8 @@ impl<T: Real> ExecutorTrait for Executor<T> {
         Ok(())
     }
 
-    fn running(&self, program: Program) -> &Arc<Graph> {
-        &self.program(program).graph
+    fn running(&self, program: Program) -> Result<&Arc<Graph>, ExecError> {
+        Ok(&self.programs.get(program)?.graph)
     }
 
     fn run_profiled(&mut self, program: Program) -> Result<RunProfile, ExecError> {
@@ -263,7 +294,7 @@ impl<T: Real> ExecutorTrait for Executor<T> {
             nodes.push((id, last, now));
             last = now;
         })?;
-        let graph = &self.program(program).graph;
+        let graph = &self.programs.get(program)?.graph;
         let nodes = nodes
             .into_iter()
             .map(|(id, start, end)| NodeTime {
@@ -283,7 +314,7 @@ impl<T: Real> ExecutorTrait for Executor<T> {
     }
 
     fn read(&mut self, program: Program, node: NodeId) -> Result<Tensor, ExecError> {
-        let p = self.program(program);
+        let p = self.programs.get(program)?;
         let view = view(&p.graph, &p.owner, &p.values, &self.vars, node);
         match view {
             Some(view) => Ok(Self::export(p.graph.spec(node), view)),
@@ -292,14 +323,18 @@ impl<T: Real> ExecutorTrait for Executor<T> {
     }
 
     fn read_var(&mut self, var: VarId) -> Result<Tensor, ExecError> {
-        let spec = &self.var_specs[var.index()];
-        Ok(Self::export(spec, self.vars[var.index()].view(0, spec.numel())))
+        let (Some(spec), Some(value)) = (self.var_specs.get(var.index()), self.vars.get(var.index())) else {
+            return Err(ExecError::NotLoaded(format!("variable {}", var.index())));
+        };
+        Ok(Self::export(spec, value.view(0, spec.numel())))
     }
 
     fn write_var(&mut self, var: VarId, value: &Tensor) -> Result<(), ExecError> {
-        let expected = &self.var_specs[var.index()];
+        let (Some(expected), true) = (self.var_specs.get(var.index()), var.index() < self.vars.len()) else {
+            return Err(ExecError::NotLoaded(format!("variable {}", var.index())));
+        };
         if *expected != value.spec() {
-            let node = format!("variable {}", var.index());
+            let node = self.var_names[var.index()].clone();
             return Err(ExecError::Input { node, expected: expected.clone(), got: value.spec() });
         }
         self.vars[var.index()] = Self::import(value);
@@ -307,7 +342,7 @@ impl<T: Real> ExecutorTrait for Executor<T> {
     }
 
     fn release(&mut self, program: Program) {
-        self.programs[program.0] = None;
+        self.programs.release(program);
     }
 
     fn max_tensor_bytes(&self) -> Option<u64> {

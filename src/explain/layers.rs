@@ -124,9 +124,10 @@ pub(super) fn assemble(m: &Material<'_>, caps: &Caps) -> Result<(Vec<LayerView>,
         left_out.channels |= maps.as_ref().is_some_and(|maps| maps.channels.len() < step.output[0]);
         let winners = winners(m, step, maps.as_ref(), caps);
         let steps_through = stepped.contains(&i).then(|| m.whole(i)).flatten();
-        let steps_through = steps_through.and_then(|whole| Stepped::new(&whole, caps.numbers, caps.weights));
+        let steps_through = steps_through.map(|whole| Stepped::new(&whole, caps.numbers, caps.weights));
         let conv = matches!(step.action, Action::Layer(Layer::Conv { .. }));
         left_out.convs += usize::from(conv && steps_through.is_none());
+        left_out.cut += usize::from(steps_through.as_ref().is_some_and(|t| !t.is_whole()));
         out.push(LayerView {
             name: step.name.clone(),
             kind: kind(&step.action),
@@ -156,6 +157,7 @@ pub(super) fn assemble(m: &Material<'_>, caps: &Caps) -> Result<(Vec<LayerView>,
 struct LeftOut {
     channels: bool,
     convs: usize,
+    cut: usize,
 }
 
 impl LeftOut {
@@ -174,6 +176,13 @@ impl LeftOut {
                 self.convs
             ));
         }
+        if self.cut > 0 {
+            notes.push(format!(
+                "{} of the convolutions can be stepped through only around the place that speaks most for the class: all of their \
+                 numbers would not fit onto this page. Those that are here are exact.",
+                self.cut
+            ));
+        }
         notes
     }
 }
@@ -186,10 +195,9 @@ fn kind(action: &Action) -> &'static str {
     }
 }
 
-/// The convolutions that are stepped through: those whose input fits, evenly spread, with the first and the last.
+/// The convolutions that are stepped through: evenly spread, with the first and the last.
 fn choose(m: &Material<'_>, caps: &Caps) -> Vec<usize> {
-    let fits = |&i: &usize| m.whole(i).is_some_and(|w| w.x.len() <= caps.numbers);
-    let all: Vec<usize> = (0..m.steps().len()).filter(fits).collect();
+    let all: Vec<usize> = (0..m.steps().len()).filter(|&i| m.whole(i).is_some()).collect();
     let count = caps.stepped.min(all.len());
     if count == all.len() {
         return all;

@@ -1,7 +1,7 @@
 //! What a trained network makes of one image: everything that an explain page or the browser lab shows, as plain data.
 //!
 //! [`explain`] takes a model, its weights, an [`Executor`] and an image, and gives an [`Explanation`], which serialises to JSON. The
-//! view of it is `report/templates/explain/explain.js`. No files are read or written here, and nothing here knows a window, a page or
+//! view of it is `report/templates/explain/view.js`. No files are read or written here, and nothing here knows a window, a page or
 //! a command line.
 //!
 //! What is computed, and where it comes from:
@@ -15,6 +15,7 @@
 //! An explanation has a limit in bytes. Pictures are rounded to bytes with their range; numbers that a reader steps through
 //! ([`stepped`]) are kept to the last bit. What does not fit is left out, and [`Explanation::notes`] says what.
 
+pub mod area;
 pub mod cam;
 pub mod encode;
 pub mod field;

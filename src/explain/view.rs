@@ -1,4 +1,4 @@
-//! The plain data of an explanation, as `explain.js` reads it.
+//! The plain data of an explanation, as the scripts in `report/templates/explain` read it.
 //!
 //! Layers are counted from 0, in the order in which they run; channels, rows and columns too. Numbers of one image have no batch axis.
 
@@ -16,7 +16,7 @@ use crate::nn::summary::Summary;
 use crate::nn::{Head, Model};
 
 /// Changes where the view must change with it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Everything about one image in one network.
 #[derive(Clone, Debug, Serialize)]

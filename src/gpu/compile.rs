@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::device::Gpu;
 use super::executor::Options;
 use super::lower::{Arg, Dispatch, Held, Texture};
-use super::memory::{Buffers, bytes_of, storage, tensor_of, words_of};
+use super::memory::{Buffers, ReadBack, bytes_of, storage, tensor_of, words_of};
 use super::pipelines::{Access, Pipelines, Wanted, format};
 use super::plan::{ALIGN, Plan};
 use super::schedule::{Home, Lowered, Schedule, StepMemory, TextureSlot};
+use super::submits;
 use super::tuned::{choose, key};
 use crate::exec::ExecError;
 use crate::graph::{Graph, NodeId};
@@ -18,38 +20,39 @@ use crate::ops::{LowerCx, Op, PLAIN};
 use crate::shape::Spec;
 use crate::tensor::Tensor;
 
+/// Nodes whose timestamps fit into a query set.
+const MOST_NODES: usize = 2048;
+
 /// The NaN that guards are filled with; a kernel that computes NaN makes another one.
 const GUARD_WORD: u32 = 0x7fc0_dead;
 
-/// Floating-point operations after which a submit is closed, so that no driver's watchdog fires.
-const SUBMIT_FLOPS: u64 = 40_000_000_000;
-
-/// Nodes after which a submit is closed: a query set holds the timestamps of no more.
-const SUBMIT_NODES: usize = 2048;
-
-/// The dispatches of one node.
+/// What of a program is done for one node.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) node: NodeId,
     pub(super) variant: &'static str,
-    pub(super) flops: u64,
-    dispatches: Vec<Ready>,
+    /// Its dispatches.
+    pub(super) dispatches: Range<usize>,
 }
 
 /// A dispatch that only has to be encoded.
 #[derive(Debug)]
-struct Ready {
+pub(super) struct Ready {
     /// What it needs in textures.
     copies: Vec<Copy>,
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     /// The values of `Const::Late`, where the pipeline does not hold them.
     late: Vec<u32>,
+    /// The number of its first workgroup, which is not 0 for a part of a dispatch, and how many it has.
+    first: [u32; 3],
     groups: [u32; 3],
+    /// What it was made of, where it can be done in parts.
+    source: Option<Box<(Dispatch, Vec<Access>)>>,
 }
 
 /// What is copied before a dispatch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Copy {
     /// A run of whole rows, or a piece of one, from a buffer into a texture.
     Rows {
@@ -69,21 +72,14 @@ enum Slot<'a> {
     Texture { texture: &'a wgpu::Texture, window: Texture },
 }
 
-impl Step {
-    /// Whether anything is copied for it, which no compute pass can do.
-    pub(super) fn copies(&self) -> bool {
-        self.dispatches.iter().any(|d| !d.copies.is_empty())
-    }
-}
-
-/// Records the dispatches of some steps, with as few compute passes as their copies allow. `stamps` go to the begin and end of the
+/// Records some dispatches, with as few compute passes as their copies allow. `stamps` go to the begin and end of the
 /// pass, where there is only one.
 pub(super) fn encode(
-    steps: &[Step],
+    dispatches: &[Ready],
     encoder: &mut wgpu::CommandEncoder,
     stamps: Option<wgpu::ComputePassTimestampWrites<'_>>,
 ) {
-    let mut all = steps.iter().flat_map(|s| &s.dispatches).peekable();
+    let mut all = dispatches.iter().peekable();
     while let Some(mut next) = all.next() {
         for copy in &next.copies {
             match copy {
@@ -126,8 +122,11 @@ pub(super) fn encode(
 pub(super) struct Compiled {
     pub(super) graph: Arc<Graph>,
     pub(super) steps: Vec<Step>,
-    /// The steps of each submit.
+    pub(super) dispatches: Vec<Ready>,
+    /// The dispatches of each submit.
     pub(super) submits: Vec<Range<usize>>,
+    /// Whether all of it has run since anything was compiled, so that times tell of the device and not of its compiler.
+    pub(super) warm: bool,
     pub(super) memory: StepMemory,
     /// For a fused graph: where the nodes of the recorded one are in it.
     pub(super) places: Option<Vec<Option<NodeId>>>,
@@ -171,8 +170,10 @@ impl Compiled {
         let memory = schedule.memory(graph, &vars.sizes());
         let Schedule { lowered, homes, requests, plan, pack_sizes, upload_bytes, textures, .. } = schedule;
         let upload = storage(gpu, "inputs", upload_bytes)?;
-        let pools =
-            plan.pools.iter().map(|&b| storage(gpu, "intermediate tensors", b)).collect::<Result<Vec<_>, _>>()?;
+        let pools = (0..)
+            .zip(&plan.pools)
+            .map(|(pool, &bytes)| storage(gpu, &tensors_of(graph, &homes, pool), bytes))
+            .collect::<Result<Vec<_>, _>>()?;
         let packs = pack_sizes.iter().map(|&b| storage(gpu, "gradients", b)).collect::<Result<Vec<_>, _>>()?;
         let textures =
             textures.into_iter().map(|slot| Ok((slot, texture(gpu, &slot)?))).collect::<Result<Vec<_>, ExecError>>()?;
@@ -205,7 +206,9 @@ impl Compiled {
         let mut program = Self {
             graph: Arc::clone(graph),
             steps: Vec::with_capacity(lowered.len()),
+            dispatches: Vec::new(),
             submits: Vec::new(),
+            warm: false,
             memory,
             places: None,
             homes,
@@ -230,14 +233,19 @@ impl Compiled {
         let mut wanted = Vec::new();
         for (l, dispatch) in each() {
             let (slots, _) = program.apart(program.slots(vars, l, dispatch, &plan));
-            wanted.push(Wanted { dispatch, access: access(&slots) });
+            wanted.push(Wanted { dispatch, access: access(&slots), node: graph.describe(l.node) });
         }
         let mut ready = pipelines.get(gpu, &wanted)?.into_iter();
+        let mut work = Vec::with_capacity(wanted.len());
         for l in &lowered {
-            let step = program.bind(gpu, &mut ready, vars, l, &plan)?;
-            program.steps.push(step);
+            let bound = program.bind(gpu, &mut ready, vars, l, &plan)?;
+            work.extend(bound.iter().map(|_| l.flops / bound.len() as u64));
+            let first = program.dispatches.len();
+            program.dispatches.extend(bound);
+            let dispatches = first..program.dispatches.len();
+            program.steps.push(Step { node: l.node, variant: l.variant, dispatches });
         }
-        program.submits = submits(&program.steps);
+        program.submits = submits::first(&work, gpu.kind);
         Ok(program)
     }
 
@@ -322,7 +330,7 @@ impl Compiled {
         vars: &Buffers,
         l: &Lowered,
         plan: &Plan,
-    ) -> Result<Step, ExecError> {
+    ) -> Result<Vec<Ready>, ExecError> {
         let mut dispatches = Vec::with_capacity(l.lowering.dispatches.len());
         // What the textures hold by now: a window that several dispatches read is copied once.
         let mut full: Vec<(wgpu::Texture, Texture)> = Vec::new();
@@ -358,6 +366,8 @@ impl Compiled {
                     entries: &entries,
                 })
             })?;
+            let can_move = gpu.immediates() && dispatch.groups.iter().any(|&g| g > 1);
+            let source = can_move.then(|| Box::new((dispatch.clone(), access(&slots))));
             let late = if gpu.immediates() { dispatch.late() } else { Vec::new() };
             for slot in &slots {
                 let Slot::Texture { texture, window } = slot else { continue };
@@ -371,9 +381,103 @@ impl Compiled {
             }
             let writes = |k| dispatch.args.contains(&Arg::Scratch(k));
             full.retain(|(_, window)| !matches!(window.of, Held::Scratch(k) if writes(k)));
-            dispatches.push(Ready { copies: copied, pipeline, group, late, groups: dispatch.groups });
+            dispatches.push(Ready {
+                copies: copied,
+                pipeline,
+                group,
+                late,
+                first: [0; 3],
+                groups: dispatch.groups,
+                source,
+            });
         }
-        Ok(Step { node: l.node, variant: l.variant, flops: l.flops, dispatches })
+        Ok(dispatches)
+    }
+
+    /// What messages call some dispatches: their node, or the first and the last one.
+    pub(super) fn name(&self, dispatches: &Range<usize>) -> String {
+        let of = |i: usize| self.steps.iter().find(|step| step.dispatches.contains(&i));
+        match (of(dispatches.start), of(dispatches.end.saturating_sub(1))) {
+            (Some(first), Some(last)) if first.node == last.node => self.graph.describe(first.node),
+            (Some(first), Some(last)) => {
+                format!("{} to {}", self.graph.describe(first.node), self.graph.describe(last.node))
+            }
+            _ => "an empty program".to_owned(),
+        }
+    }
+
+    /// Whether anything is copied for a step, which no compute pass can do.
+    pub(super) fn copies(&self, step: &Step) -> bool {
+        self.dispatches[step.dispatches.clone()].iter().any(|d| !d.copies.is_empty())
+    }
+
+    /// The steps in runs for which a query set holds the timestamps, and which do not take much longer than a submit.
+    pub(super) fn profiled_runs(&self) -> Vec<Range<usize>> {
+        let (mut all, mut start) = (Vec::new(), 0);
+        for (i, step) in self.steps.iter().enumerate() {
+            let closes = |submit: &Range<usize>| step.dispatches.contains(&(submit.end - 1));
+            if self.submits.iter().any(closes) || i + 1 - start == MOST_NODES || i + 1 == self.steps.len() {
+                all.push(start..i + 1);
+                start = i + 1;
+            }
+        }
+        all
+    }
+
+    /// A submit took at least so long, which is too long: it is divided, and where it is one dispatch, that is.
+    pub(super) fn took(
+        &mut self,
+        gpu: &Gpu,
+        pipelines: &mut Pipelines,
+        submit: &Range<usize>,
+        time: Duration,
+    ) -> Result<(), ExecError> {
+        // What was sent before the last division is none any more.
+        let Some(i) = self.submits.iter().position(|s| s == submit) else { return Ok(()) };
+        let parts = submits::parts(time);
+        if submit.len() == 1 && !self.part(gpu, pipelines, submit.start, parts)? {
+            return Ok(());
+        }
+        // A dispatch that was parted has become several.
+        submits::divide(&mut self.submits, i, parts);
+        Ok(())
+    }
+
+    /// Does a dispatch in several parts, the last submit of which its submit then is; `false` where it cannot be parted.
+    fn part(&mut self, gpu: &Gpu, pipelines: &mut Pipelines, at: usize, parts: usize) -> Result<bool, ExecError> {
+        let Some((dispatch, access)) = self.dispatches[at].source.take().map(|source| *source) else {
+            return Ok(false);
+        };
+        let cut = submits::cut(self.dispatches[at].groups, parts);
+        let Some(moved) = dispatch.movable().filter(|_| cut.len() > 1) else { return Ok(false) };
+        let wanted = Wanted { dispatch: &moved, access: access.clone(), node: self.name(&(at..at + 1)) };
+        let Some(pipeline) = pipelines.get(gpu, &[wanted])?.pop() else { return Ok(false) };
+        let whole = &self.dispatches[at];
+        let made: Vec<Ready> = (0..)
+            .zip(&cut)
+            .map(|(i, part)| {
+                let first = [0, 1, 2].map(|axis| whole.first[axis] + part.first[axis]);
+                Ready {
+                    copies: if i == 0 { whole.copies.clone() } else { Vec::new() },
+                    pipeline: pipeline.clone(),
+                    group: whole.group.clone(),
+                    late: [&dispatch.late()[..], &first[..]].concat(),
+                    first,
+                    groups: part.groups,
+                    source: Some(Box::new((dispatch.clone(), access.clone()))),
+                }
+            })
+            .collect();
+        self.dispatches.splice(at..=at, made);
+        let more = cut.len() - 1;
+        let shift = |range: &mut Range<usize>| {
+            range.start += if range.start > at { more } else { 0 };
+            range.end += if range.end > at { more } else { 0 };
+        };
+        self.steps.iter_mut().for_each(|step| shift(&mut step.dispatches));
+        self.submits.iter_mut().for_each(shift);
+        self.warm = false;
+        Ok(true)
     }
 
     /// Where a recorded node is in the graph that runs.
@@ -418,18 +522,18 @@ impl Compiled {
         }
     }
 
-    pub(super) fn read(&self, gpu: &Gpu, vars: &Buffers, node: NodeId) -> Result<Tensor, ExecError> {
-        let (buffer, offset, spec) = self.place_of(vars, node)?;
-        let bytes = bytes_of(gpu, buffer, offset, spec.bytes() as u64)?;
-        Ok(tensor_of(spec, &bytes))
+    pub(super) fn read(&self, gpu: &Gpu, vars: &Buffers, node: NodeId, limit: Duration) -> Result<Tensor, ExecError> {
+        let (wanted, spec) = self.place_of(vars, node, limit)?;
+        Ok(tensor_of(spec, &bytes_of(gpu, wanted)?))
     }
 
-    /// Where a recorded node's value lies.
+    /// Where a recorded node's value lies, to be read within `limit`.
     pub(super) fn place_of<'a>(
         &'a self,
         vars: &'a Buffers,
         node: NodeId,
-    ) -> Result<(&'a wgpu::Buffer, u64, &'a Spec), ExecError> {
+        limit: Duration,
+    ) -> Result<(ReadBack<'a>, &'a Spec), ExecError> {
         let node = self.place(node).ok_or_else(|| ExecError::NotKept("a node inside a fused kernel".to_owned()))?;
         let home = self.homes[node.index()];
         let stays = !matches!(home, Home::Planned(_) | Home::Nowhere);
@@ -437,13 +541,16 @@ impl Compiled {
             return Err(ExecError::NotKept(self.graph.describe(node)));
         }
         let (buffer, offset) = self.buffer(vars, home);
-        Ok((buffer, offset, self.graph.spec(node)))
+        let (spec, name) = (self.graph.spec(node), self.graph.describe(node));
+        Ok((ReadBack { buffer, offset, bytes: spec.bytes() as u64, name, limit }, spec))
     }
 
-    pub(super) fn check_guards(&self, gpu: &Gpu) -> Result<(), String> {
+    pub(super) fn check_guards(&self, gpu: &Gpu, limit: Duration) -> Result<(), String> {
         let Some(spans) = &self.spans else { return Ok(()) };
         for (pool, spans) in self.pools.iter().zip(spans) {
-            let bytes = bytes_of(gpu, pool, 0, pool.size()).map_err(|e| e.to_string())?;
+            let name = "the guards".to_owned();
+            let wanted = ReadBack { buffer: pool, offset: 0, bytes: pool.size(), name, limit };
+            let bytes = bytes_of(gpu, wanted).map_err(|e| e.to_string())?;
             let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
             let mut next = spans.iter().peekable();
             for (i, &word) in words.iter().enumerate() {
@@ -472,18 +579,13 @@ impl Drop for Compiled {
     }
 }
 
-/// The steps of each submit.
-fn submits(steps: &[Step]) -> Vec<Range<usize>> {
-    let mut all = Vec::new();
-    let (mut start, mut flops) = (0, 0);
-    for (i, step) in steps.iter().enumerate() {
-        flops += step.flops;
-        if flops >= SUBMIT_FLOPS || i + 1 - start == SUBMIT_NODES || i + 1 == steps.len() {
-            all.push(start..i + 1);
-            (start, flops) = (i + 1, 0);
-        }
+/// What messages call a buffer of intermediate tensors: by the largest of them.
+fn tensors_of(graph: &Graph, homes: &[Home], pool: usize) -> String {
+    let here = |id: &NodeId| matches!(homes[id.index()], Home::Planned(place) if place.pool == pool);
+    match graph.ids().filter(here).max_by_key(|&id| graph.spec(id).bytes()) {
+        Some(id) => format!("intermediate tensors, {} {} the largest of them", graph.describe(id), graph.spec(id)),
+        None => "intermediate tensors".to_owned(),
     }
-    all
 }
 
 /// A buffer that is written in a dispatch is bound for writing everywhere in it.

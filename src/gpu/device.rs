@@ -1,6 +1,7 @@
 //! Adapters: finding one, opening it, and what goes wrong on it.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::lower::{AdapterKind, MAX_LATE};
 use super::schedule::Target;
@@ -97,8 +98,28 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) timestamps: bool,
-    failure: Arc<Mutex<Option<String>>>,
+    failures: Arc<Mutex<Failures>>,
 }
+
+/// What the device has reported.
+#[derive(Debug, Default)]
+struct Failures {
+    /// That it is gone, for good, and why.
+    lost: Option<String>,
+    /// The first error since the last look.
+    first: Option<Reported>,
+    /// Whether it is kept for ever, because dropping it would wait for it without end.
+    kept: bool,
+}
+
+#[derive(Debug)]
+enum Reported {
+    Memory(String),
+    Refused(String),
+}
+
+/// What wgpu says of a device that was lost because memory ran out.
+const OUT_OF_MEMORY: &str = "Out of memory";
 
 impl Gpu {
     /// Opens the adapter that the browser has for pages that compute.
@@ -169,18 +190,22 @@ impl Gpu {
             .request_device(&descriptor)
             .await
             .map_err(|e| ExecError::Device(format!("{} does not open: {e}", adapter.get_info().name)))?;
-        let failure = Arc::new(Mutex::new(None));
-        let note = |failure: &Arc<Mutex<Option<String>>>, text: String| {
-            if let Ok(mut slot) = failure.lock() {
-                slot.get_or_insert(text);
+        let failures = Arc::new(Mutex::new(Failures::default()));
+        let slot = Arc::clone(&failures);
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            let reported = match &e {
+                wgpu::Error::OutOfMemory { .. } => Reported::Memory(one_line(&e)),
+                _ => Reported::Refused(one_line(&e)),
+            };
+            if let Ok(mut failures) = slot.lock() {
+                failures.first.get_or_insert(reported);
             }
-        };
-        let slot = Arc::clone(&failure);
-        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&slot, one_line(&e))));
-        let slot = Arc::clone(&failure);
+        }));
+        let slot = Arc::clone(&failures);
         device.set_device_lost_callback(move |reason, text| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                note(&slot, format!("the device was lost: {text}"));
+            let text = if reason == wgpu::DeviceLostReason::Destroyed { "it was destroyed".to_owned() } else { text };
+            if let Ok(mut failures) = slot.lock() {
+                failures.lost.get_or_insert(text);
             }
         });
         Ok(Self {
@@ -190,15 +215,69 @@ impl Gpu {
             device,
             queue,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-            failure,
+            failures,
         })
     }
 
-    /// The first failure that the device reported since the last call.
-    pub(super) fn check(&self) -> Result<(), ExecError> {
-        match self.failure.lock().ok().and_then(|mut slot| slot.take()) {
-            Some(text) => Err(ExecError::Device(text)),
+    /// The first failure that the device reported since the last call, or that it is lost; `at` says what was going on.
+    pub(super) fn check(&self, at: impl FnOnce() -> String) -> Result<(), ExecError> {
+        let Ok(mut failures) = self.failures.lock() else { return Ok(()) };
+        if let Some(reason) = failures.lost.clone() {
+            self.keep(&mut failures);
+            let lost_memory = reason == OUT_OF_MEMORY;
+            return Err(if lost_memory { ExecError::OutOfMemory(at()) } else { ExecError::Lost { at: at(), reason } });
+        }
+        match failures.first.take() {
+            Some(Reported::Memory(reason)) => Err(ExecError::OutOfMemory(format!("{}: {reason}", at()))),
+            Some(Reported::Refused(reason)) => Err(ExecError::Validation { at: at(), reason }),
             None => Ok(()),
+        }
+    }
+
+    /// Has the device never be dropped: that would wait for what it still does, and may panic where it is lost.
+    fn keep(&self, failures: &mut Failures) {
+        if !std::mem::replace(&mut failures.kept, true) {
+            std::mem::forget((self.device.clone(), self.queue.clone()));
+        }
+    }
+
+    /// Destroys the device, as a driver does that resets it: whatever is submitted from now on is dropped, and what is waited for or read
+    /// back fails with [`ExecError::Lost`]. For tests; nothing brings it back.
+    pub fn lose(&self) {
+        if let Ok(mut failures) = self.failures.lock() {
+            failures.lost.get_or_insert_with(|| "it was destroyed".to_owned());
+        }
+        self.device.destroy();
+    }
+
+    /// Waits until a submission has ended, or all, at most for `limit`; `at` names it.
+    ///
+    /// # Errors
+    /// [`ExecError::TimedOut`], and whatever the device reports.
+    pub(super) fn wait_for(
+        &self,
+        index: Option<wgpu::SubmissionIndex>,
+        limit: Duration,
+        at: impl Fn() -> String,
+    ) -> Result<(), ExecError> {
+        let poll = wgpu::PollType::Wait { submission_index: index, timeout: Some(limit) };
+        let polled = quietly(|| self.device.poll(poll));
+        if let Err(reason) = &polled
+            && let Ok(mut failures) = self.failures.lock()
+        {
+            failures.lost.get_or_insert_with(|| reason.clone());
+        }
+        // What the device says goes before what waiting says: of a lost one there is nothing to wait for.
+        self.check(&at)?;
+        match polled {
+            Ok(Ok(_)) | Err(_) => Ok(()),
+            Ok(Err(wgpu::PollError::Timeout)) => {
+                if let Ok(mut failures) = self.failures.lock() {
+                    self.keep(&mut failures);
+                }
+                Err(ExecError::TimedOut { at: at(), limit })
+            }
+            Ok(Err(e)) => Err(ExecError::Device(format!("{}: {e}", at()))),
         }
     }
 
@@ -224,11 +303,17 @@ impl Gpu {
         let result = f();
         let internal = pollster::block_on(internal.pop());
         let validation = pollster::block_on(validation.pop());
-        if let Some(e) = pollster::block_on(memory.pop()) {
+        let memory = pollster::block_on(memory.pop());
+        // A lost device makes things that do not work, and says nothing.
+        let lost = self.failures.lock().is_ok_and(|failures| failures.lost.is_some());
+        if lost {
+            self.check(|| what.to_owned())?;
+        }
+        if let Some(e) = memory {
             return Err(ExecError::OutOfMemory(format!("{what}: {}", one_line(&e))));
         }
         match internal.or(validation) {
-            Some(e) => Err(ExecError::Device(format!("{what}: {}", one_line(&e)))),
+            Some(e) => Err(ExecError::Validation { at: what.to_owned(), reason: one_line(&e) }),
             None => Ok(result),
         }
     }
@@ -264,6 +349,43 @@ impl Gpu {
     }
 }
 
-fn one_line(error: &wgpu::Error) -> String {
+fn one_line(error: &impl ToString) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+thread_local! {
+    static QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs what panics inside wgpu where the driver fails: it has no other way to say that a device was lost while it was waited for.
+/// The panic's words are the error, and are not printed; panics elsewhere are none the wiser.
+fn quietly<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+    QUIET.set(false);
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        one_line(&text.unwrap_or("the driver failed"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_driver_is_an_error_and_later_ones_are_panics() {
+        assert_eq!(quietly(|| 3), Ok(3));
+        assert_eq!(quietly(|| panic!("lost\n  for good")), Err::<(), _>("lost for good".to_owned()));
+        assert!(!QUIET.get() && std::panic::catch_unwind(|| panic!("this one is printed")).is_err());
+    }
 }

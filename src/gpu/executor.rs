@@ -1,19 +1,21 @@
 //! The GPU executor: lowers each node once, then replays the dispatches, step after step, in one submit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use web_time::Instant;
 
-use super::compile::{Compiled, Step, encode};
+use super::compile::{Compiled, encode};
 use super::device::Gpu;
-use super::memory::{Buffers, bytes_of, fetch, tensor_of};
+use super::memory::{Buffers, ReadBack, bytes_of, fetch, tensor_of};
 use super::pipelines::Pipelines;
 use super::schedule::StepMemory;
+use super::submits::LONGEST;
 use super::tuned::{Tuned, choose};
-use crate::exec::{ExecError, Executor as ExecutorTrait, Pending, Program};
+use crate::exec::{ExecError, Executor as ExecutorTrait, Pending, Program, Programs, check_vars};
 use crate::fuse::{Fused, fuse};
 use crate::graph::{Graph, NodeId};
 use crate::ops::{LowerCx, Op, PLAIN};
@@ -40,6 +42,11 @@ pub struct Options {
     pub apart: bool,
     /// The folder in which compiled pipelines are kept for the next run, where the driver hands them out; `None`: nowhere.
     pub pipelines: Option<PathBuf>,
+    /// How long is waited for anything that was sent to the device before it counts as hung: [`ExecError::TimedOut`]. `None` is five
+    /// minutes, as a software adapter may take minutes to compile what it meets for the first time.
+    pub watchdog: Option<Duration>,
+    /// Divide what took longer than this, in the place of half a second: for tests.
+    pub longest_submit: Option<Duration>,
 }
 
 /// Holds variables on a GPU and replays graphs there.
@@ -49,16 +56,29 @@ pub struct Executor {
     options: Options,
     pipelines: Pipelines,
     vars: Buffers,
-    programs: Vec<Option<Compiled>>,
+    programs: Programs<Compiled>,
     /// Submissions whose end was not waited for yet: a queue without bound would hoard command buffers.
-    in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
+    in_flight: VecDeque<InFlight>,
     host: HostTimes,
 }
 
-/// Longest wait for one step before the device counts as hung.
-const WATCHDOG: std::time::Duration = std::time::Duration::from_secs(300);
+/// A submission whose end was not waited for yet.
+#[derive(Debug)]
+struct InFlight {
+    index: wgpu::SubmissionIndex,
+    program: Program,
+    dispatches: Range<usize>,
+    /// Whether a step ends with it.
+    ends: bool,
+    /// Whether nothing was compiled for it, so that its time counts.
+    measured: bool,
+}
+
+/// Longest wait for one submission before the device counts as hung, where the options name no other.
+const WATCHDOG: Duration = Duration::from_secs(300);
 /// Steps that the host may be ahead of the device.
 const AHEAD: usize = 3;
+
 impl Executor {
     /// An executor on an open device.
     #[must_use]
@@ -69,8 +89,8 @@ impl Executor {
             options,
             pipelines,
             vars: Buffers::default(),
-            programs: Vec::new(),
-            in_flight: Default::default(),
+            programs: Programs::default(),
+            in_flight: VecDeque::new(),
             host: HostTimes::default(),
         }
     }
@@ -92,26 +112,70 @@ impl Executor {
         self.options.tuned.as_deref()
     }
 
-    fn program(&self, p: Program) -> &Compiled {
-        self.programs[p.0].as_ref().expect("a released program is not used")
-    }
-
     /// Device memory of a program.
-    #[must_use]
-    pub fn memory(&self, p: Program) -> &StepMemory {
-        &self.program(p).memory
+    ///
+    /// # Errors
+    /// [`ExecError::Stale`].
+    pub fn memory(&self, p: Program) -> Result<&StepMemory, ExecError> {
+        Ok(&self.programs.get(p)?.memory)
     }
 
-    /// The graph that runs: the recorded one, or what the fusion pass made of it.
-    #[must_use]
-    pub fn graph(&self, p: Program) -> &Arc<Graph> {
-        &self.program(p).graph
+    /// Where a recorded node is in [`ExecutorTrait::running`]; `None` for one that lies inside a fused kernel.
+    ///
+    /// # Errors
+    /// [`ExecError::Stale`].
+    pub fn place(&self, p: Program, node: NodeId) -> Result<Option<NodeId>, ExecError> {
+        Ok(self.programs.get(p)?.place(node))
     }
 
-    /// Where a recorded node is in [`Self::graph`]; `None` for one that lies inside a fused kernel.
-    #[must_use]
-    pub fn place(&self, p: Program, node: NodeId) -> Option<NodeId> {
-        self.program(p).place(node)
+    /// In how many pieces a program is sent to the device now.
+    ///
+    /// # Errors
+    /// [`ExecError::Stale`].
+    pub fn submits(&self, p: Program) -> Result<usize, ExecError> {
+        Ok(self.programs.get(p)?.submits.len())
+    }
+
+    /// How many dispatches it has now; more than at first where long ones were done in parts.
+    ///
+    /// # Errors
+    /// [`ExecError::Stale`].
+    pub fn dispatches(&self, p: Program) -> Result<usize, ExecError> {
+        Ok(self.programs.get(p)?.dispatches.len())
+    }
+
+    fn limit(&self) -> Duration {
+        self.options.watchdog.unwrap_or(WATCHDOG)
+    }
+
+    /// Waits for the oldest submission.
+    fn retire(&mut self) -> Result<(), ExecError> {
+        let Some(oldest) = self.in_flight.pop_front() else { return Ok(()) };
+        let InFlight { index, program, dispatches, measured, .. } = oldest;
+        let begin = Instant::now();
+        let at = || self.programs.get(program).map_or("a released program".to_owned(), |p| p.name(&dispatches));
+        if let Err(e) = self.gpu.wait_for(Some(index), self.limit(), at) {
+            self.in_flight.clear();
+            return Err(e);
+        }
+        // The submission before had ended when waiting began, so that this one took at least as long.
+        let time = begin.elapsed();
+        if measured
+            && time > self.options.longest_submit.unwrap_or(LONGEST)
+            && let Ok(p) = self.programs.get_mut(program)
+        {
+            // What cannot be divided stays as it is, and a device that fails says so where it runs.
+            let _ = p.took(&self.gpu, &mut self.pipelines, &dispatches, time);
+        }
+        Ok(())
+    }
+
+    /// Waits for all of them, each with the whole limit.
+    fn retire_all(&mut self) -> Result<(), ExecError> {
+        while !self.in_flight.is_empty() {
+            self.retire()?;
+        }
+        Ok(())
     }
 
     /// The variant that would be taken for an op: as measured by `radiograd tune`, else by the table.
@@ -133,10 +197,12 @@ impl Executor {
         })
     }
 
-    /// The kernel variant that was chosen for each node of [`Self::graph`] that runs.
-    #[must_use]
-    pub fn variants(&self, p: Program) -> Vec<(NodeId, &'static str)> {
-        self.program(p).steps.iter().map(|s| (s.node, s.variant)).collect()
+    /// The kernel variant that was chosen for each node of [`ExecutorTrait::running`] that runs.
+    ///
+    /// # Errors
+    /// [`ExecError::Stale`].
+    pub fn variants(&self, p: Program) -> Result<Vec<(NodeId, &'static str)>, ExecError> {
+        Ok(self.programs.get(p)?.steps.iter().map(|s| (s.node, s.variant)).collect())
     }
 
     /// Changes [`Options::variant`] for the programs that are compiled from here on.
@@ -164,7 +230,7 @@ impl Executor {
     /// # Errors
     /// Names the buffer and the first byte that changed.
     pub fn check_guards(&self, p: Program) -> Result<(), String> {
-        self.program(p).check_guards(&self.gpu)
+        self.programs.get(p).map_err(|e| e.to_string())?.check_guards(&self.gpu, self.limit())
     }
 
     /// Runs once with a timestamp around each node.
@@ -176,8 +242,15 @@ impl Executor {
     }
 }
 
-/// Submits `steps` with a timestamp before and after each, and reads these back.
-fn timed(gpu: &Gpu, steps: &[Step], phases: &mut Phases) -> Result<Vec<u64>, ExecError> {
+/// Submits some steps of a program with a timestamp before and after each, and reads these back.
+fn timed(
+    gpu: &Gpu,
+    program: &Compiled,
+    steps: Range<usize>,
+    limit: Duration,
+    phases: &mut Phases,
+) -> Result<Vec<u64>, ExecError> {
+    let steps = &program.steps[steps];
     let device = &gpu.device;
     let count = 2 * steps.len() as u32;
     let queries =
@@ -197,9 +270,9 @@ fn timed(gpu: &Gpu, steps: &[Step], phases: &mut Phases) -> Result<Vec<u64>, Exe
             end_of_pass_write_index: end,
         };
         let (begin, end) = (Some(2 * i), Some(2 * i + 1));
-        let step = std::slice::from_ref(step);
-        if !step[0].copies() {
-            encode(step, &mut encoder, Some(stamps(begin, end)));
+        let dispatches = &program.dispatches[step.dispatches.clone()];
+        if !program.copies(step) {
+            encode(dispatches, &mut encoder, Some(stamps(begin, end)));
             continue;
         }
         // Copies lie outside of passes: empty passes before and after take the time.
@@ -208,7 +281,7 @@ fn timed(gpu: &Gpu, steps: &[Step], phases: &mut Phases) -> Result<Vec<u64>, Exe
             drop(encoder.begin_compute_pass(&descriptor));
         };
         mark(&mut encoder, stamps(begin, None));
-        encode(step, &mut encoder, None);
+        encode(dispatches, &mut encoder, None);
         mark(&mut encoder, stamps(None, end));
     }
     encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
@@ -216,18 +289,16 @@ fn timed(gpu: &Gpu, steps: &[Step], phases: &mut Phases) -> Result<Vec<u64>, Exe
     phases.end("encode");
     let index = gpu.queue.submit([commands]);
     phases.end("submit");
-    wait(gpu, Some(index))?;
+    let at = || match (steps.first(), steps.last()) {
+        (Some(first), Some(last)) => program.name(&(first.dispatches.start..last.dispatches.end)),
+        _ => "an empty program".to_owned(),
+    };
+    gpu.wait_for(Some(index), limit, at)?;
     phases.end("wait");
-    let stamps = bytemuck::pod_collect_to_vec::<u8, u64>(&bytes_of(gpu, &resolved, 0, size)?);
+    let wanted = ReadBack { buffer: &resolved, offset: 0, bytes: size, name: "the timestamps".to_owned(), limit };
+    let stamps = bytemuck::pod_collect_to_vec::<u8, u64>(&bytes_of(gpu, wanted)?);
     phases.end("read back");
     Ok(stamps)
-}
-
-fn wait(gpu: &Gpu, index: Option<wgpu::SubmissionIndex>) -> Result<(), ExecError> {
-    gpu.device
-        .poll(wgpu::PollType::Wait { submission_index: index, timeout: Some(WATCHDOG) })
-        .map_err(|e| ExecError::Device(format!("a step did not end within {} s: {e}", WATCHDOG.as_secs())))?;
-    gpu.check()
 }
 
 impl ExecutorTrait for Executor {
@@ -239,13 +310,13 @@ impl ExecutorTrait for Executor {
         // What was held goes first, so that both need not fit at once.
         self.programs.clear();
         self.vars = Buffers::default();
-        self.in_flight.clear();
-        wait(&self.gpu, None)?;
+        self.wait()?;
         self.vars = Buffers::variables(&self.gpu, store)?;
         Ok(())
     }
 
     fn compile(&mut self, graph: &Arc<Graph>, roots: &[NodeId]) -> Result<Program, ExecError> {
+        check_vars(graph, self.vars.len())?;
         let fused = self.fuse(graph, roots);
         let compiled = match fused {
             None => Compiled::new(&self.gpu, &mut self.pipelines, &self.options, &self.vars, graph, roots)?,
@@ -258,12 +329,11 @@ impl ExecutorTrait for Executor {
                 compiled
             }
         };
-        self.programs.push(Some(compiled));
-        Ok(Program(self.programs.len() - 1))
+        Ok(self.programs.push(compiled))
     }
 
     fn set(&mut self, program: Program, input: NodeId, value: &Tensor) -> Result<(), ExecError> {
-        self.programs[program.0].as_mut().expect("a released program is not used").set(input, value)
+        self.programs.get_mut(program)?.set(input, value)
     }
 
     fn run(&mut self, program: Program) -> Result<(), ExecError> {
@@ -274,34 +344,36 @@ impl ExecutorTrait for Executor {
             *sum += (now - clock).as_secs_f64();
             clock = now;
         };
-        let p = self.programs[program.0].as_mut().expect("a released program is not used");
+        let p = self.programs.get_mut(program)?;
         p.upload(&self.gpu);
         lap(&mut host.upload);
-        let mut last = None;
-        for steps in &p.submits {
+        for dispatches in &p.submits {
             let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encode(&p.steps[steps.clone()], &mut encoder, None);
+            encode(&p.dispatches[dispatches.clone()], &mut encoder, None);
             let commands = encoder.finish();
             lap(&mut host.encode);
-            last = Some(self.gpu.queue.submit([commands]));
+            let index = self.gpu.queue.submit([commands]);
+            let (ends, dispatches) = (dispatches.end == p.dispatches.len(), dispatches.clone());
+            self.in_flight.push_back(InFlight { index, program, dispatches, ends, measured: p.warm });
             lap(&mut host.submit);
         }
+        p.warm = true;
         self.host = host;
-        self.in_flight.extend(last);
-        if self.in_flight.len() > AHEAD {
-            let oldest = self.in_flight.pop_front();
-            wait(&self.gpu, oldest)?;
+        self.gpu.check(|| p.name(&(0..p.dispatches.len())))?;
+        // An empty program sends nothing.
+        while self.in_flight.iter().filter(|sent| sent.ends).count() > AHEAD {
+            self.retire()?;
         }
-        self.gpu.check()
+        Ok(())
     }
 
     fn wait(&mut self) -> Result<(), ExecError> {
-        self.in_flight.clear();
-        wait(&self.gpu, None)
+        self.retire_all()?;
+        self.gpu.wait_for(None, self.limit(), || "the last writes".to_owned())
     }
 
-    fn running(&self, program: Program) -> &Arc<Graph> {
-        self.graph(program)
+    fn running(&self, program: Program) -> Result<&Arc<Graph>, ExecError> {
+        Ok(&self.programs.get(program)?.graph)
     }
 
     fn run_profiled(&mut self, program: Program) -> Result<RunProfile, ExecError> {
@@ -325,14 +397,15 @@ impl ExecutorTrait for Executor {
             host.push(Span { name: "wait", start: at, end: Instant::now() });
             return Ok(RunProfile { host, nodes_start: at, nodes: None });
         }
-        let p = self.programs[program.0].as_mut().expect("a released program is not used");
+        let limit = self.limit();
+        let p = self.programs.get_mut(program)?;
         p.upload(&self.gpu);
         let nodes_start = phases.end("upload");
         let mut stamps: Vec<u64> = Vec::with_capacity(2 * p.steps.len());
-        for steps in &p.submits {
-            stamps.extend(timed(&self.gpu, &p.steps[steps.clone()], &mut phases)?);
+        for steps in p.profiled_runs() {
+            stamps.extend(timed(&self.gpu, p, steps, limit, &mut phases)?);
         }
-        self.gpu.check()?;
+        self.gpu.check(|| p.name(&(0..p.dispatches.len())))?;
         let period = f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9;
         let first = stamps.first().copied().unwrap_or(0);
         let nodes = p
@@ -356,27 +429,29 @@ impl ExecutorTrait for Executor {
     }
 
     fn read(&mut self, program: Program, node: NodeId) -> Result<Tensor, ExecError> {
-        self.in_flight.clear();
-        self.program(program).read(&self.gpu, &self.vars, node)
+        self.retire_all()?;
+        self.programs.get(program)?.read(&self.gpu, &self.vars, node, self.limit())
     }
 
     fn read_var(&mut self, var: VarId) -> Result<Tensor, ExecError> {
-        self.in_flight.clear();
-        let (buffer, spec) = self.vars.get(var);
-        let bytes = bytes_of(&self.gpu, buffer, 0, spec.bytes() as u64)?;
-        Ok(tensor_of(spec, &bytes))
+        self.retire_all()?;
+        let (wanted, spec) = self.vars.wanted(var, self.limit())?;
+        Ok(tensor_of(spec, &bytes_of(&self.gpu, wanted)?))
     }
 
     fn fetch(&mut self, program: Program, node: NodeId) -> Pending {
-        match self.program(program).place_of(&self.vars, node) {
-            Ok((buffer, offset, spec)) => fetch(&self.gpu, buffer, offset, spec),
+        let place = self.programs.get(program).and_then(|p| p.place_of(&self.vars, node, self.limit()));
+        match place {
+            Ok((wanted, spec)) => fetch(&self.gpu, wanted, spec),
             Err(e) => Box::pin(std::future::ready(Err(e))),
         }
     }
 
     fn fetch_var(&mut self, var: VarId) -> Pending {
-        let (buffer, spec) = self.vars.get(var);
-        fetch(&self.gpu, buffer, 0, spec)
+        match self.vars.wanted(var, self.limit()) {
+            Ok((wanted, spec)) => fetch(&self.gpu, wanted, spec),
+            Err(e) => Box::pin(std::future::ready(Err(e))),
+        }
     }
 
     fn write_var(&mut self, var: VarId, value: &Tensor) -> Result<(), ExecError> {
@@ -384,12 +459,12 @@ impl ExecutorTrait for Executor {
     }
 
     fn release(&mut self, program: Program) {
-        self.programs[program.0] = None;
+        self.programs.release(program);
     }
 
     fn kernel_set(&self) -> Option<String> {
         let all: BTreeMap<&String, &str> =
-            self.programs.iter().flatten().flat_map(|p| &p.tuned).map(|(key, variant)| (key, *variant)).collect();
+            self.programs.iter().flat_map(|p| &p.tuned).map(|(key, variant)| (key, *variant)).collect();
         if all.is_empty() {
             return None;
         }

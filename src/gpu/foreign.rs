@@ -10,7 +10,7 @@ use wgpu::naga;
 
 use super::device::Gpu;
 use super::lower::{Arg, Const, MAX_GROUPS};
-use super::memory::{bytes_of, storage, tensor_of, words_of};
+use super::memory::{ReadBack, bytes_of, storage, tensor_of, words_of};
 use super::raw::{Call, Slot, pipeline};
 use crate::exec::ExecError;
 use crate::ops::{LowerCx, Op, PLAIN};
@@ -341,7 +341,10 @@ impl Foreign {
     /// # Errors
     /// The device failed.
     pub fn read(&self, bound: &Bound) -> Result<Tensor, ExecError> {
-        let bytes = bytes_of(&self.gpu, &bound.output, 0, bound.spec.bytes() as u64)?;
+        let name = format!("the output of {}", self.name);
+        let wanted =
+            ReadBack { buffer: &bound.output, offset: 0, bytes: bound.spec.bytes() as u64, name, limit: WATCHDOG };
+        let bytes = bytes_of(&self.gpu, wanted)?;
         Ok(tensor_of(&bound.spec, &bytes))
     }
 }

@@ -174,7 +174,17 @@ pub const MAX_GROUPS: u32 = 65_535;
 /// The most [`Const::Late`] of a dispatch: what every Vulkan driver has room for.
 pub const MAX_LATE: usize = 32;
 
+/// The [`Const::Late`] that move a part of a dispatch along: the number of its first workgroup on each axis.
+pub(super) const FIRST_GROUP: [&str; 3] = ["FIRST_GROUP_X", "FIRST_GROUP_Y", "FIRST_GROUP_Z"];
+
 impl Dispatch {
+    /// The same for parts of it, which begin with other workgroups than the first; `None` where there is no room for the three numbers.
+    pub(super) fn movable(&self) -> Option<Self> {
+        let mut moved = self.clone();
+        moved.consts.extend(FIRST_GROUP.map(|name| (name, Const::Late(0))));
+        (moved.late().len() <= MAX_LATE).then_some(moved)
+    }
+
     /// The values of [`Const::Late`], in order, as they lie in `late`.
     #[must_use]
     pub fn late(&self) -> Vec<u32> {

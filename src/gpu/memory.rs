@@ -1,5 +1,7 @@
 //! Buffers: variables, uploads, and reading back.
 
+use std::time::Duration;
+
 use super::device::Gpu;
 use crate::exec::{ExecError, Pending};
 use crate::shape::{DType, Spec};
@@ -20,7 +22,8 @@ pub(super) fn storage(gpu: &Gpu, label: &str, bytes: u64) -> Result<wgpu::Buffer
     if bytes > limit {
         return Err(ExecError::TooLarge { tensor: label.to_owned(), bytes, limit });
     }
-    gpu.guarded(label, || {
+    let what = || format!("{label} ({} MiB)", bytes.div_ceil(1 << 20));
+    gpu.guarded(&what(), || {
         gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size: bytes.max(4).next_multiple_of(256),
@@ -54,49 +57,51 @@ pub(super) fn tensor_of(spec: &Spec, bytes: &[u8]) -> Tensor {
     Tensor::new(spec.shape.clone(), data).expect("as many bytes as the shape has")
 }
 
+/// What is read back: where it lies, what messages call it, and how long is waited for it.
+#[derive(Clone, Debug)]
+pub(super) struct ReadBack<'a> {
+    pub(super) buffer: &'a wgpu::Buffer,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) name: String,
+    pub(super) limit: Duration,
+}
+
 /// Reads back, and waits for it.
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) fn bytes_of(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, ExecError> {
-    pollster::block_on(fetch_bytes(gpu, buffer, offset, bytes))
+pub(super) fn bytes_of(gpu: &Gpu, wanted: ReadBack<'_>) -> Result<Vec<u8>, ExecError> {
+    pollster::block_on(fetch_bytes(gpu, wanted))
 }
 
 /// A page cannot wait: its device goes on only when it has returned.
 #[cfg(target_arch = "wasm32")]
-pub(super) fn bytes_of(_: &Gpu, _: &wgpu::Buffer, _: u64, _: u64) -> Result<Vec<u8>, ExecError> {
+pub(super) fn bytes_of(_: &Gpu, _: ReadBack<'_>) -> Result<Vec<u8>, ExecError> {
     Err(ExecError::Device("a page in a browser cannot wait for its device; use fetch in the place of read".to_owned()))
 }
 
 /// Begins to read a tensor back.
-pub(super) fn fetch(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, spec: &Spec) -> Pending {
-    let (bytes, spec) = (fetch_bytes(gpu, buffer, offset, spec.bytes() as u64), spec.clone());
+pub(super) fn fetch(gpu: &Gpu, wanted: ReadBack<'_>, spec: &Spec) -> Pending {
+    let (bytes, spec) = (fetch_bytes(gpu, wanted), spec.clone());
     Box::pin(async move { Ok(tensor_of(&spec, &bytes.await?)) })
 }
 
 /// Begins to read back: what is submitted later does not change the bytes.
-fn fetch_bytes(
-    gpu: &Gpu,
-    buffer: &wgpu::Buffer,
-    offset: u64,
-    bytes: u64,
-) -> impl Future<Output = Result<Vec<u8>, ExecError>> + use<> {
-    let begun = (bytes > 0).then(|| begin(gpu, buffer, offset, bytes));
+fn fetch_bytes(gpu: &Gpu, wanted: ReadBack<'_>) -> impl Future<Output = Result<Vec<u8>, ExecError>> + use<> {
+    let ReadBack { buffer, offset, bytes, name, limit } = wanted;
+    let what = format!("reading back {name}");
+    let begun = (bytes > 0).then(|| begin(gpu, buffer, offset, bytes, &what));
     let gpu = gpu.clone();
     async move {
         let Some(begun) = begun else { return Ok(Vec::new()) };
         let (staging, mapped) = begun?;
-        #[cfg(not(target_arch = "wasm32"))]
-        gpu.device
-            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(std::time::Duration::from_secs(300)) })
-            .map_err(|e| ExecError::Device(format!("reading back did not end: {e}")))?;
-        match mapped.await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(ExecError::Device(format!("reading back failed: {e}"))),
-            Err(_) => return Err(ExecError::Device("reading back was given up by the driver".to_owned())),
-        }
-        gpu.check()?;
-        let view =
-            staging.slice(..).get_mapped_range().map_err(|e| ExecError::Device(format!("reading back failed: {e}")))?;
-        let read = view[..bytes as usize].to_vec();
+        arrived(&gpu, mapped, &what, limit).await?;
+        gpu.check(|| what.clone())?;
+        let failed = |reason: &str| ExecError::Device(format!("{what} failed: {reason}"));
+        let view = staging.slice(..).get_mapped_range().map_err(|e| failed(&e.to_string()))?;
+        let mut read = Vec::new();
+        read.try_reserve_exact(bytes as usize)
+            .map_err(|_| ExecError::OutOfMemory(format!("the host has no room for {what}")))?;
+        read.extend_from_slice(&view[..bytes as usize]);
         drop(view);
         // In a browser it would stay until the collector comes.
         staging.destroy();
@@ -104,12 +109,39 @@ fn fetch_bytes(
     }
 }
 
+/// Waits until a buffer is mapped. When all that was submitted has ended, it is, or never will be.
+#[cfg(not(target_arch = "wasm32"))]
+async fn arrived(gpu: &Gpu, mut mapped: Mapped, what: &str, limit: Duration) -> Result<(), ExecError> {
+    gpu.wait_for(None, limit, || what.to_owned())?;
+    match mapped.try_recv() {
+        Ok(Some(Ok(()))) => Ok(()),
+        Ok(Some(Err(e))) => Err(ExecError::Device(format!("{what} failed: {e}"))),
+        Ok(None) | Err(_) => Err(ExecError::Device(format!("{what} was given up by the driver"))),
+    }
+}
+
+/// As natively, but the page's turn ends here until the device has done its part.
+#[cfg(target_arch = "wasm32")]
+async fn arrived(_: &Gpu, mapped: Mapped, what: &str, _: Duration) -> Result<(), ExecError> {
+    match mapped.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(ExecError::Device(format!("{what} failed: {e}"))),
+        Err(_) => Err(ExecError::Device(format!("{what} was given up by the driver"))),
+    }
+}
+
 /// Tells when a buffer is mapped.
 type Mapped = futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>;
 
 /// Submits the copy into a buffer that the host can read, and asks for that to be mapped.
-fn begin(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<(wgpu::Buffer, Mapped), ExecError> {
-    let staging = gpu.guarded("reading back", || {
+fn begin(
+    gpu: &Gpu,
+    buffer: &wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+    what: &str,
+) -> Result<(wgpu::Buffer, Mapped), ExecError> {
+    let staging = gpu.guarded(what, || {
         gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
             size: bytes.next_multiple_of(4),
@@ -150,18 +182,36 @@ impl Buffers {
         Ok(all)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    fn held(&self, var: VarId) -> Result<(), ExecError> {
+        let missing = || ExecError::NotLoaded(format!("variable {}", var.index()));
+        if var.index() < self.len() { Ok(()) } else { Err(missing()) }
+    }
+
+    /// A whole variable, to be read within `limit`.
+    pub(super) fn wanted(&self, var: VarId, limit: Duration) -> Result<(ReadBack<'_>, &Spec), ExecError> {
+        self.held(var)?;
+        let ((buffer, spec), name) = (self.get(var), self.names[var.index()].clone());
+        Ok((ReadBack { buffer, offset: 0, bytes: spec.bytes() as u64, name, limit }, spec))
+    }
+
     pub(super) fn get(&self, var: VarId) -> (&wgpu::Buffer, &Spec) {
         (&self.buffers[var.index()], &self.specs[var.index()])
     }
 
     pub(super) fn write(&self, gpu: &Gpu, var: VarId, value: &Tensor) -> Result<(), ExecError> {
+        self.held(var)?;
         let expected = &self.specs[var.index()];
         if *expected != value.spec() {
             let node = self.names[var.index()].clone();
             return Err(ExecError::Input { node, expected: expected.clone(), got: value.spec() });
         }
         gpu.queue.write_buffer(&self.buffers[var.index()], 0, &words_of(value));
-        gpu.check()
+        gpu.check(|| self.names[var.index()].clone())
     }
 
     /// Bytes of each variable.

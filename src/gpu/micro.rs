@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::device::Gpu;
 use super::lower::{AdapterKind, Const, Dispatch, fold};
-use super::memory::{bytes_of, storage};
+use super::memory::{ReadBack, bytes_of, storage};
 use super::pipelines::{Access, Pipelines};
 use super::raw::Call;
 use crate::exec::ExecError;
@@ -42,6 +42,11 @@ impl Best {
         let best = tried.iter().max_by(|a, b| a.rate.total_cmp(&b.rate))?.clone();
         Some(Self { best, tried })
     }
+}
+
+/// Some bytes of a buffer.
+fn some(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> ReadBack<'_> {
+    ReadBack { buffer, offset, bytes, name: "a measured buffer".to_owned(), limit: WATCHDOG }
 }
 
 fn nothing(what: &str) -> ExecError {
@@ -149,7 +154,7 @@ pub fn peak_fma(gpu: &Gpu) -> Result<Best, ExecError> {
             best = best.min(time(groups)?);
         }
         let last = groups * way.workgroup - 1;
-        let bytes = bytes_of(gpu, &result, 4 * u64::from(last), 4)?;
+        let bytes = bytes_of(gpu, some(&result, 4 * u64::from(last), 4))?;
         let got: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
         if got[0] != way.expected(last) {
             let expected = way.expected(last);
@@ -227,7 +232,7 @@ pub fn memory_rates(gpu: &Gpu) -> Result<Memory, ExecError> {
                 }
                 if entry == "copy" {
                     for at in [0, bytes / 2, bytes - 64] {
-                        if bytes_of(gpu, &from, at, 64)? != bytes_of(gpu, &to, at, 64)? {
+                        if bytes_of(gpu, some(&from, at, 64))? != bytes_of(gpu, some(&to, at, 64))? {
                             return Err(ExecError::Device(format!("{what}: byte {at} was not copied")));
                         }
                     }

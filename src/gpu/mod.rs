@@ -20,6 +20,7 @@ pub mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod raw;
 mod schedule;
+mod submits;
 mod template;
 pub mod tuned;
 

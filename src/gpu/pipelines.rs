@@ -27,6 +27,8 @@ pub(super) struct Pipelines {
 pub(super) struct Wanted<'a> {
     pub(super) dispatch: &'a Dispatch,
     pub(super) access: Vec<Access>,
+    /// The node it is for, in messages; empty for none.
+    pub(super) node: String,
 }
 
 /// How something is bound.
@@ -82,7 +84,11 @@ impl Pipelines {
     pub(super) fn get(&mut self, gpu: &Gpu, wanted: &[Wanted<'_>]) -> Result<Vec<wgpu::ComputePipeline>, ExecError> {
         let keys: Vec<Result<Key, String>> = wanted
             .par_iter()
-            .map(|w| Ok((set_access(&render(w.dispatch, gpu.immediates())?, &w.access), w.dispatch.entry)))
+            .map(|w| {
+                let text = render(w.dispatch, gpu.immediates())
+                    .map_err(|e| if w.node.is_empty() { e } else { format!("{}: {e}", w.node) })?;
+                Ok((set_access(&text, &w.access), w.dispatch.entry))
+            })
             .collect();
         let keys = keys.into_iter().collect::<Result<Vec<Key>, String>>().map_err(ExecError::Device)?;
         let mut seen = HashSet::new();
@@ -107,12 +113,13 @@ impl Pipelines {
         dispatch: &Dispatch,
         access: &[Access],
     ) -> Result<wgpu::ComputePipeline, ExecError> {
-        let mut compiled = self.get(gpu, &[Wanted { dispatch, access: access.to_vec() }])?;
+        let mut compiled = self.get(gpu, &[Wanted { dispatch, access: access.to_vec(), node: String::new() }])?;
         Ok(compiled.pop().expect("one was asked for"))
     }
 
     fn compile(&self, gpu: &Gpu, wanted: &Wanted<'_>, (text, entry): &Key) -> Result<wgpu::ComputePipeline, ExecError> {
-        let what = format!("shaders/{} ({entry})", wanted.dispatch.shader);
+        let page = format!("shaders/{} ({entry})", wanted.dispatch.shader);
+        let what = if wanted.node.is_empty() { page } else { format!("{}, {page}", wanted.node) };
         let entries: Vec<wgpu::BindGroupLayoutEntry> = wanted
             .access
             .iter()
@@ -202,7 +209,8 @@ mod tests {
     }
 
     fn wanted(dispatches: &[Dispatch]) -> Vec<Wanted<'_>> {
-        dispatches.iter().map(|dispatch| Wanted { dispatch, access: vec![Access::Read, Access::Write] }).collect()
+        let wanted = |dispatch| Wanted { dispatch, access: vec![Access::Read, Access::Write], node: String::new() };
+        dispatches.iter().map(wanted).collect()
     }
 
     #[test]
@@ -228,7 +236,7 @@ mod tests {
             let error = Pipelines::new(&gpu, false, None).get(&gpu, &wanted(&broken)).unwrap_err().to_string();
             assert!(error.contains("first") && !error.contains("second"), "{error}");
             // Nothing is left over for the next call to stumble on.
-            gpu.check().unwrap();
+            gpu.check(String::new).unwrap();
         }
         broken[20].shader = "no such page";
         broken[21].shader = "nor this one";

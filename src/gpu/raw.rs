@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::device::Gpu;
-use super::memory::bytes_of;
+use super::memory::{ReadBack, bytes_of};
 use crate::exec::ExecError;
 
 /// A pipeline with what it is bound to.
@@ -101,7 +101,7 @@ impl Call {
         });
         // What was written before must not count.
         gpu.queue.submit([]);
-        wait(gpu, what, watchdog)?;
+        gpu.wait_for(None, watchdog, || what.to_owned())?;
         let start = Instant::now();
         gpu.guarded(what, || {
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -124,23 +124,15 @@ impl Call {
             }
             gpu.queue.submit([encoder.finish()]);
         })?;
-        wait(gpu, what, watchdog)?;
+        gpu.wait_for(None, watchdog, || what.to_owned())?;
         let wall = start.elapsed().as_secs_f64();
         if queries.is_none() {
             return Ok(wall);
         }
-        let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes_of(gpu, &resolved, 0, 16)?);
+        let name = format!("the timestamps of {what}");
+        let wanted = ReadBack { buffer: &resolved, offset: 0, bytes: 16, name, limit: watchdog };
+        let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes_of(gpu, wanted)?);
         let period = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
         Ok(stamps[1].saturating_sub(stamps[0]) as f64 * period)
     }
-}
-
-fn wait(gpu: &Gpu, what: &str, watchdog: Duration) -> Result<(), ExecError> {
-    let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(watchdog) };
-    if let Err(e) = gpu.device.poll(poll) {
-        // Dropping a device waits for it without end.
-        std::mem::forget(gpu.clone());
-        return Err(ExecError::Device(format!("{what} did not end within {} s: {e}", watchdog.as_secs())));
-    }
-    gpu.check()
 }

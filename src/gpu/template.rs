@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use minijinja::{Environment, UndefinedBehavior, Value};
 
-use super::lower::{Const, Dispatch};
+use super::lower::{Const, Dispatch, FIRST_GROUP};
 use super::pages::PAGES;
 
 /// The pages that parse, and what is wrong with the others.
@@ -94,14 +94,58 @@ pub(super) fn render(dispatch: &Dispatch, immediates: bool) -> Result<String, St
         .get_template(dispatch.shader)
         .and_then(|t| t.render(Value::from_pairs(variables)))
         .map_err(|e| format!("shaders/{}: {e:#}", dispatch.shader))?;
-    text.push_str(&page);
+    if dispatch.consts.iter().any(|(name, _)| *name == FIRST_GROUP[0]) {
+        let moved = moved(&page, dispatch.entry);
+        let page = moved.ok_or_else(|| format!("shaders/{}: {} cannot be moved", dispatch.shader, dispatch.entry))?;
+        text.push_str(&page);
+    } else {
+        text.push_str(&page);
+    }
     Ok(text)
+}
+
+/// A page whose entry point counts its workgroups from `late.FIRST_GROUP_X` and so on, so that a dispatch can be done in parts: the
+/// parameter with its number gets another name, and its own one stands for the moved number. `None` where it takes no such parameter.
+fn moved(page: &str, entry: &str) -> Option<String> {
+    let head = page.find(&format!("fn {entry}("))?;
+    let size = page[..head].rsplit_once("@workgroup_size(")?.1.split_once(')')?.0;
+    let body = head + page[head..].find('{')? + 1;
+    let (signature, rest) = (&page[head..body], &page[body..]);
+    let [x, y, z] = FIRST_GROUP;
+    let (builtin, first) = [
+        ("@builtin(global_invocation_id) ", format!("vec3<u32>(late.{x} * u32({size}), late.{y}, late.{z})")),
+        ("@builtin(workgroup_id) ", format!("vec3<u32>(late.{x}, late.{y}, late.{z})")),
+    ]
+    .into_iter()
+    .find(|(builtin, _)| signature.contains(builtin))?;
+    let name = signature.split_once(builtin)?.1.split_once(':')?.0;
+    // Of two axes only the first is known to be counted in `size`.
+    if size.contains(',') || !signature.contains(&format!("{builtin}{name}: vec3<u32>")) {
+        return None;
+    }
+    let signature = signature.replacen(&format!("{builtin}{name}:"), &format!("{builtin}{name}_of_part:"), 1);
+    Some(format!("{}{signature}\n    let {name} = {name}_of_part + {first};{rest}", &page[..head]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gpu::lower::Arg;
+
+    #[test]
+    fn an_entry_point_is_moved_by_whole_workgroups() {
+        let page = "@compute @workgroup_size(WG)\nfn forward(@builtin(global_invocation_id) id: vec3<u32>) {\n    y[id.x] = 1.0;\n}\n";
+        let text = moved(page, "forward").unwrap();
+        let first = "vec3<u32>(late.FIRST_GROUP_X * u32(WG), late.FIRST_GROUP_Y, late.FIRST_GROUP_Z)";
+        assert!(
+            text.contains("id_of_part: vec3<u32>) {\n") && text.contains(&format!("let id = id_of_part + {first};"))
+        );
+        assert!(text.ends_with("y[id.x] = 1.0;\n}\n") && moved(page, "backward").is_none());
+        assert!(moved(&page.replace("(WG)", "(8, 8)"), "forward").is_none());
+        let group = page.replace("global_invocation_id", "workgroup_id");
+        assert!(moved(&group, "forward").unwrap().contains("id_of_part + vec3<u32>(late.FIRST_GROUP_X, late."));
+        assert!(moved(&page.replace("global_invocation_id", "local_invocation_id"), "forward").is_none());
+    }
 
     #[test]
     fn late_constants_are_in_the_text_only_where_they_must_be() {

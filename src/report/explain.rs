@@ -1,7 +1,8 @@
 //! The explain page: one [`Explanation`], or several of one image side by side, with the scripts that show them.
 //!
-//! Unlike the reports it runs a script, its own, which is all that its content security policy lets it do. `explain.js` has one
-//! function, `radiogradExplain(root, data)`, and needs nothing but `explain.css`, so that other pages can show the same view.
+//! Unlike the reports it runs a script, its own, which is all that its content security policy lets it do. They are parts of
+//! one function, `radiogradExplain(root, data)`, which needs nothing but `explain.css`, so that other pages can show the same view:
+//! `web/build.sh` joins the same parts for the browser lab.
 
 use std::sync::LazyLock;
 
@@ -15,8 +16,21 @@ use crate::explain::Explanation;
 
 /// Style sheet of the view.
 pub const STYLE: &str = include_str!("templates/explain/explain.css");
-/// Script of the view.
-pub const SCRIPT: &str = include_str!("templates/explain/explain.js");
+/// Script of the view: its parts in one scope, of which the page sees `radiogradExplain` alone. `web/build.sh` reads this list.
+pub const SCRIPT: &str = concat!(
+    "globalThis.radiogradExplain = (() => {\n\"use strict\";\n",
+    include_str!("templates/explain/numbers.js"),
+    include_str!("templates/explain/colours.js"),
+    include_str!("templates/explain/parts.js"),
+    include_str!("templates/explain/answer.js"),
+    include_str!("templates/explain/network.js"),
+    include_str!("templates/explain/panels.js"),
+    include_str!("templates/explain/sums.js"),
+    include_str!("templates/explain/stepping.js"),
+    include_str!("templates/explain/story.js"),
+    include_str!("templates/explain/view.js"),
+    "return radiogradExplain;\n})();\n",
+);
 
 /// What the script is given.
 #[derive(Serialize)]

@@ -92,7 +92,13 @@ impl EventLog {
             Some(open) => open,
             None => self.create()?,
         };
-        file.write_all(&record(&event)).map_err(|e| FsError::new("write", &path, e))?;
+        let fail = |e| FsError::new("write", &path, e);
+        let before = file.metadata().map_err(fail)?.len();
+        file.write_all(&record(&event)).and_then(|()| file.sync_data()).map_err(|e| {
+            // Best effort: a torn record ends the file for its readers, and the next start opens another.
+            let _ = file.set_len(before);
+            fail(e)
+        })?;
         self.file = Some((path, file));
         self.steps.insert(step);
         Ok(())

@@ -2,7 +2,13 @@
 //!
 //! Both hold the network's tensors under their own names, and for each batch-norm the `num_batches_tracked` that PyTorch's
 //! state_dict has beside its running statistics: the number of steps. `last` adds the optimizer's vectors as `optimizer.NAME` and the
-//! state of the loop in the metadata key `radiograd.state`.
+//! state of the loop in the metadata key `radiograd.state`. Where the best weights are not its own, it holds them too, as
+//! `radiograd.best.NAME`: so no two files have to agree, and `best.safetensors` can be written again. Within an epoch it also has the log so
+//! far (`radiograd.log`) and the gradients that wait for an update (`radiograd.gradients`).
+//!
+//! Each file has a hash of itself ([`crate::weights::seal`]), and the `last` before the last one stays as `last.previous.safetensors`.
+
+mod files;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,23 +16,32 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use super::fit::Journal;
 use super::numbers::spoiled_tensors;
+use super::step::LOG_COLUMNS;
 use crate::exec::Executor;
 use crate::graph::VarView;
 use crate::optim::SchedulerState;
 use crate::report::data::EpochRow;
 use crate::store::{Param, ParamStore, Role};
 use crate::tensor::{Data, Tensor};
-use crate::weights::{self, NamedTensor, Pair, TensorData, matching::match_tensors};
+use crate::weights::{self, NamedTensor, Pair, TensorData, WeightsFile, matching::match_tensors};
+
+pub use files::{Found, any, find, holds, reason};
 
 /// Name of the checkpoint to go on from.
 pub const LAST: &str = "last.safetensors";
 /// Name of the best weights.
 pub const BEST: &str = "best.safetensors";
+/// Name of the checkpoint before that.
+pub const PREVIOUS: &str = "last.previous.safetensors";
 const STATE: &str = "radiograd.state";
 const PREFIX: &str = "optimizer.";
+const BEST_PREFIX: &str = "radiograd.best.";
+const LOG: &str = "radiograd.log";
+const GRADIENTS: &str = "radiograd.gradients";
 
-/// The loop's state after a whole epoch.
+/// The loop's state after a whole epoch, or within one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoopState {
     /// Steps done.
@@ -45,6 +60,57 @@ pub struct LoopState {
     /// The kernels that measuring put in place of the table's; absent where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels: Option<String>,
+    /// How many steps the best weights had behind them; absent where an older version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_step: Option<u64>,
+    /// How far the epoch after `epochs` has come; absent between two epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Within>,
+    /// What the run met that is out of the ordinary.
+    #[serde(default, skip_serializing_if = "Journal::is_empty")]
+    pub numbers: Journal,
+}
+
+impl LoopState {
+    /// Where it was taken, in words.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self.within {
+            None => format!("taken after epoch {}", self.epochs.len()),
+            Some(Within { steps, .. }) => format!("taken in epoch {} after step {steps}", self.epochs.len() + 1),
+        }
+    }
+}
+
+/// A place within an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Within {
+    /// Its steps that are done.
+    pub steps: usize,
+    /// Wall time that they took.
+    pub seconds: f64,
+}
+
+/// The best weights so far.
+#[derive(Clone, Debug)]
+pub struct Best {
+    /// The epoch that they come from.
+    pub epoch: u32,
+    /// The steps that they had behind them.
+    pub step: u64,
+    /// The network's tensors.
+    pub tensors: Vec<NamedTensor>,
+}
+
+/// What a checkpoint takes beside the weights and the loop's state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'a> {
+    /// The best weights, where they are not those of the checkpoint.
+    pub best: Option<&'a [NamedTensor]>,
+    /// Within an epoch: its log so far.
+    pub rows: Option<&'a [[f32; LOG_COLUMNS]]>,
+    /// Within an epoch: where gradients wait for an update.
+    pub gradients: Option<&'a VarView>,
 }
 
 /// An epoch without its wall time: two runs with the same seed write the same checkpoint.
@@ -137,7 +203,7 @@ pub fn save_best(
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), TrainError> {
     refuse_spoiled(path, tensors)?;
-    Ok(weights::save(path, &with_counters(tensors, steps), metadata)?)
+    Ok(weights::save_sealed(path, &with_counters(tensors, steps), metadata, None)?)
 }
 
 /// No checkpoint replaces a good one that holds NaN or infinity.
@@ -154,63 +220,114 @@ pub fn with_counters(tensors: &[NamedTensor], steps: u64) -> Vec<NamedTensor> {
     [tensors, &counters(tensors, steps)].concat()
 }
 
-/// Writes the checkpoint to go on from.
+/// Writes the checkpoint to go on from. With `keep` the one that was there becomes `last.previous.safetensors`.
 ///
 /// # Errors
 /// It would hold NaN or infinity, the device failed, or the file cannot be written.
 pub fn save_last(
-    path: &Path,
+    folder: &Path,
     executor: &mut dyn Executor,
-    params: &[Param],
-    slots: &[(String, VarView)],
-    metadata: &BTreeMap<String, String>,
-    state: &LoopState,
+    (params, slots): (&[Param], &[(String, VarView)]),
+    (metadata, state): (&BTreeMap<String, String>, &LoopState),
+    extras: Extras<'_>,
+    keep: bool,
 ) -> Result<(), TrainError> {
+    let path = folder.join(LAST);
+    let vector =
+        |name: String, value: Vec<f32>| NamedTensor { name, shape: vec![value.len()], data: TensorData::F32(value) };
     let mut tensors = network_tensors(executor, params)?;
     tensors.extend(counters(&tensors, state.step));
     for (name, slot) in slots {
-        let value = executor.read_var(slot.var)?.to_f32();
-        tensors.push(NamedTensor {
-            name: format!("{PREFIX}{name}"),
-            shape: vec![value.len()],
-            data: TensorData::F32(value),
-        });
+        tensors.push(vector(format!("{PREFIX}{name}"), executor.read_var(slot.var)?.to_f32()));
     }
-    refuse_spoiled(path, &tensors)?;
+    for best in extras.best.unwrap_or_default() {
+        tensors.push(NamedTensor { name: format!("{BEST_PREFIX}{}", best.name), ..best.clone() });
+    }
+    // Before the log, whose rows of updates that were left out are NaN.
+    refuse_spoiled(&path, &tensors)?;
+    if let Some(rows) = extras.rows {
+        let shape = vec![rows.len(), LOG_COLUMNS];
+        tensors.push(NamedTensor { name: LOG.to_owned(), shape, data: TensorData::F32(rows.as_flattened().to_vec()) });
+    }
+    if let Some(gradients) = extras.gradients {
+        tensors.push(vector(GRADIENTS.to_owned(), executor.read_var(gradients.var)?.to_f32()));
+    }
     let mut metadata = metadata.clone();
-    let text = serde_json::to_string(state).map_err(|e| problem(path, e.to_string()))?;
+    let text = serde_json::to_string(state).map_err(|e| problem(&path, e.to_string()))?;
     metadata.insert(STATE.to_owned(), text);
-    Ok(weights::save(path, &tensors, &metadata)?)
+    let previous = keep.then(|| folder.join(PREVIOUS));
+    Ok(weights::save_sealed(&path, &tensors, &metadata, previous.as_deref())?)
 }
 
 fn problem(path: &Path, problem: String) -> TrainError {
     TrainError::Checkpoint { path: path.to_owned(), problem }
 }
 
-/// Reads what [`save_last`] wrote into an executor, and gives the loop's state.
+/// What [`load_last`] gives beside what it puts onto the device.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The loop's state.
+    pub state: LoopState,
+    /// The best weights.
+    pub best: Option<Best>,
+    /// The log of the epoch that has begun; empty between two.
+    pub rows: Vec<[f32; LOG_COLUMNS]>,
+    /// Whether `last.safetensors` is whole.
+    pub whole: bool,
+    /// What to say loudly.
+    pub warning: Option<String>,
+}
+
+/// Puts the checkpoint of a run folder onto a device: `last.safetensors`, or the one before where that is damaged. `gradients` is where
+/// gradients wait for an update.
 ///
 /// # Errors
-/// The file does not read, or belongs to another network, optimizer or data set.
+/// Neither of them reads, or what reads belongs to another network, optimizer or data set.
 pub fn load_last(
-    path: &Path,
+    folder: &Path,
     executor: &mut dyn Executor,
     store: &mut ParamStore,
     slots: &[(String, VarView)],
+    gradients: Option<&VarView>,
     content_hash: &str,
-) -> Result<LoopState, TrainError> {
-    let mut file = weights::load(path)?;
-    let text = file
-        .metadata
-        .get(STATE)
-        .ok_or_else(|| problem(path, "holds weights but no state to resume from".to_owned()))?;
-    let state: LoopState =
-        serde_json::from_str(text).map_err(|e| problem(path, format!("its state does not read: {e}")))?;
+) -> Result<Loaded, TrainError> {
+    let Found { mut file, state, warning } = find(folder)?;
+    let path = folder.join(if warning.is_some() { PREVIOUS } else { LAST });
     if state.content_hash != content_hash {
-        return Err(problem(path, "the data is not what this run was trained on; start a new run".to_owned()));
+        return Err(problem(&path, "the data is not what this run was trained on; start a new run".to_owned()));
     }
-    let (mut vectors, tensors): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut file.tensors).into_iter().partition(|t| t.name.starts_with(PREFIX));
-    file.tensors = tensors;
+    let mut network = Vec::new();
+    let (mut vectors, mut best, mut rows, mut waiting) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for tensor in std::mem::take(&mut file.tensors) {
+        if tensor.name.starts_with(PREFIX) {
+            vectors.push(tensor);
+        } else if let Some(name) = tensor.name.strip_prefix(BEST_PREFIX) {
+            best.push(NamedTensor { name: name.to_owned(), ..tensor });
+        } else if tensor.name == LOG {
+            rows = tensor.data.as_f32().unwrap_or_default().as_chunks::<LOG_COLUMNS>().0.to_vec();
+        } else if tensor.name == GRADIENTS {
+            waiting = Some(tensor);
+        } else {
+            network.push(tensor);
+        }
+    }
+    if rows.len() != state.within.map_or(0, |w| w.steps) {
+        return Err(problem(&path, "its log is not as long as its epoch; start a new run".to_owned()));
+    }
+    if best.is_empty() && state.within.is_none() && state.best_epoch as usize == state.epochs.len() {
+        best = network.iter().filter(|t| store.params().iter().any(|p| p.name == t.name)).cloned().collect();
+    }
+    let best = match best.is_empty() {
+        false => Some(best),
+        true if state.best_epoch == 0 => None,
+        // An older version kept them in their own file alone.
+        true => Some(weights::load(folder.join(BEST))?.tensors),
+    };
+    // That the best weights fit must show before hours of training, too.
+    if let Some(tensors) = &best {
+        put_weights(&WeightsFile { tensors: tensors.clone(), ..WeightsFile::default() }, store)?;
+    }
+    file.tensors = network;
     put_weights(&file, store)?;
     let another = "another optimizer wrote it; keep the run's --optimizer or start a new run";
     for (name, slot) in slots {
@@ -218,20 +335,39 @@ pub fn load_last(
         let place = vectors
             .iter()
             .position(|t| t.name == name)
-            .ok_or_else(|| problem(path, format!("{name} is missing: {another}")))?;
-        let tensor = vectors.swap_remove(place);
-        let value = tensor.data.as_f32().map(<[f32]>::to_vec).unwrap_or_default();
-        if value.len() != slot.spec.numel() {
-            return Err(problem(path, format!("{name} has {} values, not {}", value.len(), slot.spec.numel())));
-        }
-        let value = Tensor::new(slot.spec.shape.clone(), Data::F32(value)).expect("the length was checked");
-        executor.write_var(slot.var, &value)?;
+            .ok_or_else(|| problem(&path, format!("{name} is missing: {another}")))?;
+        write_vector(&path, executor, &vectors.swap_remove(place), slot)?;
     }
     if let Some(left) = vectors.first() {
-        return Err(problem(path, format!("{} is left over: {another}", left.name)));
+        return Err(problem(&path, format!("{} is left over: {another}", left.name)));
+    }
+    if let (Some(tensor), Some(view)) = (&waiting, gradients) {
+        write_vector(&path, executor, tensor, view)?;
     }
     write_shared(executor, store)?;
-    Ok(state)
+    let best = best.map(|tensors| {
+        let tensors = tensors.into_iter().filter(|t| matches!(t.data, TensorData::F32(_))).collect();
+        let a_step = state.step.checked_div(state.epochs.len() as u64).unwrap_or_default();
+        let step = state.best_step.unwrap_or(u64::from(state.best_epoch) * a_step);
+        Best { epoch: state.best_epoch, step, tensors }
+    });
+    Ok(Loaded { state, best, rows, whole: warning.is_none(), warning })
+}
+
+/// Writes a tensor of a checkpoint over a whole variable.
+fn write_vector(
+    path: &Path,
+    executor: &mut dyn Executor,
+    tensor: &NamedTensor,
+    view: &VarView,
+) -> Result<(), TrainError> {
+    let value = tensor.data.as_f32().map(<[f32]>::to_vec).unwrap_or_default();
+    if value.len() != view.spec.numel() {
+        let text = format!("{} has {} values, not {}", tensor.name, value.len(), view.spec.numel());
+        return Err(problem(path, text));
+    }
+    let value = Tensor::new(view.spec.shape.clone(), Data::F32(value)).expect("the length was checked");
+    Ok(executor.write_var(view.var, &value)?)
 }
 
 /// Copies a file's tensors into a store, matched by name or else by order and shape; gives what was matched to what.

@@ -1,6 +1,7 @@
 //! The settings of a run, as they stand in a TOML file and in the run folder.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,9 @@ pub struct TrainConfig {
     pub strict: bool,
     /// What is done where loss, gradient or weights become NaN or infinite.
     pub on_nan: OnNan,
+    /// Minutes between two checkpoints within an epoch, beside those after each epoch; 0: none. It changes no bit of the result.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub checkpoint_minutes: f64,
     /// Weights to begin with: a file, a run folder (its best weights), or the name of published ones. Absent: drawn by `seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
@@ -114,6 +118,13 @@ pub struct TrainConfig {
     pub stages: Vec<Stage>,
 }
 
+/// Minutes between two checkpoints where nothing else is asked for.
+const CHECKPOINT_MINUTES: f64 = 10.0;
+
+fn is_usual(minutes: &f64) -> bool {
+    *minutes == CHECKPOINT_MINUTES
+}
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -140,6 +151,7 @@ impl Default for TrainConfig {
             normalize: Normalize::Measured,
             strict: false,
             on_nan: OnNan::Stop,
+            checkpoint_minutes: CHECKPOINT_MINUTES,
             init: None,
             key_map: Vec::new(),
             grey: None,
@@ -185,6 +197,8 @@ impl TrainConfig {
         check(self.batch >= 1, "batch", "must be at least 1")?;
         check(self.accumulate >= 1, "accumulate", "must be at least 1")?;
         check(self.lr.is_finite() && self.lr > 0.0, "lr", "must be a positive number")?;
+        let minutes = self.checkpoint_minutes;
+        check((0.0..=1e6).contains(&minutes), "checkpoint_minutes", "must lie in [0, 1000000]; 0: after epochs only")?;
         let clip = self.clip_grad_norm.is_none_or(|norm| norm.is_finite() && norm > 0.0);
         check(clip, "clip_grad_norm", "must be a positive number")?;
         stages::validate(&self.stages, self.epochs)?;
@@ -244,6 +258,12 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// How old a checkpoint may become within an epoch; `None`: any age.
+    #[must_use]
+    pub fn checkpoint_every(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(60.0 * self.checkpoint_minutes).ok().filter(|every| !every.is_zero())
+    }
+
     /// The rules of `key_map`.
     ///
     /// # Errors
@@ -272,14 +292,21 @@ impl TrainConfig {
     }
 
     /// Whether a run with these settings may go on with `other`: the number of epochs, the patience, the path of the data
-    /// (whose content is checked apart) and how unreadable files and NaN are met may change, nothing else.
+    /// (whose content is checked apart), how unreadable files and NaN are met and how often checkpoints are written may change, nothing else.
     ///
     /// # Errors
     /// [`TrainError::Setting`] says that the settings differ.
     pub fn allows(&self, other: &Self) -> Result<(), TrainError> {
         let common = |c: &Self| {
-            let (data, on_nan) = (String::new(), OnNan::Stop);
-            let common = Self { epochs: 1, patience: 0, data, strict: false, on_nan, ..c.clone() };
+            let common = Self {
+                epochs: 1,
+                patience: 0,
+                data: String::new(),
+                strict: false,
+                on_nan: OnNan::Stop,
+                checkpoint_minutes: CHECKPOINT_MINUTES,
+                ..c.clone()
+            };
             common.to_toml()
         };
         let (ours, theirs) = (common(self)?, common(other)?);

@@ -19,6 +19,17 @@ pub enum TrainError {
     /// Running.
     #[error(transparent)]
     Exec(#[from] crate::exec::ExecError),
+    /// A device that failed in the middle of training.
+    #[error("{}{source}{}", when(place.as_ref()), what_is_kept(*kept))]
+    Fault {
+        /// The epoch and the step of it, from 1, that was begun last.
+        place: Option<(u32, usize)>,
+        /// What failed. What is read back belongs to the step begun last or to one before.
+        #[source]
+        source: crate::exec::ExecError,
+        /// Whether there is a checkpoint to go on from; `None` where none is written.
+        kept: Option<bool>,
+    },
     /// Weight files.
     #[error(transparent)]
     Weights(#[from] crate::weights::WeightsError),
@@ -79,6 +90,12 @@ pub enum TrainError {
         /// The folder.
         path: PathBuf,
     },
+    /// Two trainings into one folder.
+    #[error("{} is being trained into by another process: wait for it, or name another folder with --out", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Nothing to resume or evaluate.
     #[error("{} holds no finished checkpoint ({missing} is missing): train first", path.display())]
     NoRun {
@@ -131,10 +148,16 @@ pub enum TrainError {
         error: super::SettingError,
     },
     /// Asked to stop.
-    #[error("stopped after epoch {epoch}, whose checkpoint is kept: the same command with --resume goes on")]
+    #[error("stopped {}", place(*.epoch, *.step, *.steps))]
     Interrupted {
-        /// Finished epochs.
+        /// The epoch that is not finished, from 1.
         epoch: u32,
+        /// Its steps that are done.
+        step: usize,
+        /// The steps that it has.
+        steps: usize,
+        /// Whether there is a checkpoint to go on from.
+        kept: bool,
     },
     /// NaN or infinity.
     #[error(
@@ -176,6 +199,27 @@ fn details(tensor: Option<&NonFinite>, tried: Option<&str>) -> String {
 
 fn where_kept(kept: Option<&PathBuf>) -> String {
     kept.map(|path| format!("; the last good weights are in {}", path.display())).unwrap_or_default()
+}
+
+/// Where a training was stopped.
+fn place(epoch: u32, step: usize, steps: usize) -> String {
+    match step {
+        0 if epoch <= 1 => "before the first step".to_owned(),
+        0 => format!("after epoch {}", epoch - 1),
+        _ => format!("in epoch {epoch} after step {step} of {steps}"),
+    }
+}
+
+fn when(place: Option<&(u32, usize)>) -> String {
+    place.map(|(epoch, step)| format!("epoch {epoch}, step {step}: ")).unwrap_or_default()
+}
+
+fn what_is_kept(kept: Option<bool>) -> &'static str {
+    match kept {
+        Some(true) => "; the last checkpoint is kept: the same command with --resume goes on",
+        Some(false) => "; there was no checkpoint yet: the same command begins anew",
+        None => "",
+    }
 }
 
 impl From<super::SettingError> for TrainError {

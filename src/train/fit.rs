@@ -1,8 +1,10 @@
 //! The loop: epochs of steps, validation after each, the best weights kept.
 
+mod faults;
 mod guard;
 mod journal;
 mod live;
+mod saving;
 mod setup;
 mod stage;
 
@@ -10,11 +12,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use web_time::Instant;
 
 use super::TrainError;
-use super::checkpoint::{self, BEST, EpochRowNoTime, LAST, LoopState};
+use super::checkpoint::{self, Best, EpochRowNoTime, Loaded};
 use super::config::TrainConfig;
 use super::profile::Profile;
 use super::step::{EvalPass, Host, LOG_COLUMNS, Turn, probabilities};
@@ -24,15 +27,16 @@ use crate::graph::{Graph, VarView};
 use crate::nn::Model;
 use crate::optim::{Schedule, Scheduler};
 use crate::report::data::EpochRow;
-use crate::store::{Param, ParamStore, VarId};
-use crate::weights::{self, NamedTensor, WeightsFile};
+use crate::store::{Param, ParamStore};
+use crate::weights::WeightsFile;
 use guard::Walk;
-use journal::Journal;
+use saving::{Begun, Keeper, Now, Ran, read_seconds};
 use stage::{Current, Stage};
 
 pub use guard::GOOD;
-pub use journal::NUMBERS;
+pub use journal::{Entry, Happened, Journal, NUMBERS};
 pub use live::{Inspection, LayerValues, Live, Validated};
+pub use saving::METRICS;
 
 /// Steps between two looks at the log.
 const LOOK_EVERY: usize = 50;
@@ -62,6 +66,8 @@ pub enum Event<'a> {
     },
     /// Something that a person should know.
     Note(&'a str),
+    /// Something that a person must know, also one who asked for quiet.
+    Warning(&'a str),
 }
 
 /// A network with its data on a device, ready to train.
@@ -69,14 +75,16 @@ pub struct Fit {
     config: TrainConfig,
     model: Model,
     classes: usize,
+    /// The epoch and the step of it, from 1, that was begun last.
+    last_turn: Option<(u32, usize)>,
     params: Vec<Param>,
     store: ParamStore,
     executor: Box<dyn Executor>,
     stages: Vec<Stage>,
     current: Current,
     slots: Vec<(String, VarView)>,
-    /// The sum of gradients, where several batches make an update.
-    sum: Option<VarId>,
+    /// Where gradients are summed up until an update.
+    gradients: Option<VarView>,
     evals: Vec<(&'static str, EvalPass, Program)>,
     train: Arc<Images>,
     others: Vec<(&'static str, Arc<Images>)>,
@@ -85,16 +93,8 @@ pub struct Fit {
     metadata: BTreeMap<String, String>,
     profile: Option<Profile>,
     journal: Journal,
-    stop: Option<(Arc<AtomicBool>, StopAt)>,
-}
-
-/// Where a loop that is asked to stop does so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopAt {
-    /// At the next step.
-    Step,
-    /// After the epoch and its checkpoint.
-    Epoch,
+    stop: Option<Arc<AtomicBool>>,
+    every: Option<Duration>,
 }
 
 /// Where a loop begins: see [`Fit::start`].
@@ -102,12 +102,18 @@ pub enum StopAt {
 pub struct Start {
     scheduler: Scheduler,
     epochs: Vec<EpochRow>,
-    best_epoch: u32,
-    best: Option<Vec<NamedTensor>>,
+    best: Option<Best>,
     step: u64,
     /// The first epoch of each stage that has begun.
     begun: Vec<u32>,
+    /// The epoch in whose midst it is.
+    within: Option<Begun>,
+    journal: Journal,
+    resumed: bool,
+    /// Whether `last.safetensors` is what it begins with.
+    whole: bool,
     notes: Vec<String>,
+    warning: Option<String>,
 }
 
 impl Start {
@@ -130,20 +136,27 @@ pub struct Outcome {
 }
 
 impl Fit {
-    /// Has a run end with [`TrainError::Interrupted`] once `flag` is raised.
-    pub fn stop_when(&mut self, flag: Arc<AtomicBool>, at: StopAt) {
-        self.stop = Some((flag, at));
+    /// Has a run end with [`TrainError::Interrupted`] after the step in which `flag` is raised. One that has a folder leaves a checkpoint
+    /// there from which it goes on to the same bits.
+    pub fn stop_when(&mut self, flag: Arc<AtomicBool>) {
+        self.stop = Some(flag);
     }
 
-    fn stopped(&self, at: StopAt) -> bool {
-        self.stop.as_ref().is_some_and(|(flag, when)| *when == at && flag.load(Ordering::Relaxed))
+    fn stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    /// Has a run write a checkpoint within an epoch too, where the last one is so old.
+    pub fn save_every(&mut self, every: Option<Duration>) {
+        self.every = every;
     }
 
     /// Has some steps of a run that begins at `start` profiled.
     pub fn profile(&mut self, start: &Start) {
         let total = u64::from(self.config.epochs.saturating_sub(start.epochs.len() as u32)) * self.steps as u64;
-        self.profile =
-            Some(Profile::new(self.executor.describe(), self.executor.running(self.current.programs.step), total));
+        // A program that is no more has its say when it runs.
+        let running = self.executor.running(self.current.programs.step).ok();
+        self.profile = running.map(|graph| Profile::new(self.executor.describe(), graph, total));
     }
 
     /// What was profiled, if [`Fit::profile`] asked for it.
@@ -234,20 +247,31 @@ impl Fit {
             if self.config.init.is_some() {
                 checkpoint::write_shared(self.executor.as_mut(), &self.store)?;
             }
-            let (epochs, begun) = (Vec::new(), Vec::new());
-            return Ok(Start { scheduler, epochs, best_epoch: 0, best: None, step: 0, begun, notes });
+            return Ok(Start {
+                scheduler,
+                epochs: Vec::new(),
+                best: None,
+                step: 0,
+                begun: Vec::new(),
+                within: None,
+                journal: Journal::default(),
+                resumed: false,
+                whole: false,
+                notes,
+                warning: None,
+            });
         };
-        let (path, executor) = (folder.join(LAST), self.executor.as_mut());
-        let state = checkpoint::load_last(&path, executor, &mut self.store, &self.slots, &self.content_hash)?;
-        // The best weights are wanted at the end only, but a damaged file must show before hours of training.
-        let best = weights::load(folder.join(BEST))?;
-        checkpoint::put_weights(&best, &mut self.store)?;
+        let (executor, gradients) = (self.executor.as_mut(), self.gradients.as_ref());
+        let loaded =
+            checkpoint::load_last(folder, executor, &mut self.store, &self.slots, gradients, &self.content_hash)?;
+        let Loaded { state, best, rows, whole, warning } = loaded;
         // The checkpoint holds no times, so that equal runs write equal checkpoints; the log has them.
-        let times = read_seconds(&folder.join("metrics.jsonl"));
+        let times = read_seconds(folder);
         let time = |e: &EpochRowNoTime| times.iter().find(|t| t.0 == e.epoch).map_or(0.0, |t| t.1);
         let epochs: Vec<EpochRow> = state.epochs.iter().map(|e| e.with_seconds(time(e))).collect();
         let begun = if state.begun.is_empty() { self.planned(epochs.len() as u32) } else { state.begun };
-        let scheduler = match self.next(&begun, &epochs) {
+        let within = state.within.map(|w| Begun { rows, seconds: w.seconds });
+        let scheduler = match self.upcoming(&begun, &epochs, within.is_some()) {
             // A stage that begins does so afresh: `run` clears the optimizer.
             Some((stage, true)) => self.scheduler(stage)?,
             Some((stage, false)) => {
@@ -259,35 +283,62 @@ impl Fit {
         Ok(Start {
             scheduler,
             epochs,
-            best_epoch: state.best_epoch,
-            best: Some(best.tensors),
+            best,
             step: state.step,
             begun,
+            within,
+            journal: state.numbers,
+            resumed: true,
+            whole,
             notes: Vec::from_iter(other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref())),
+            warning,
         })
     }
 
-    /// Runs the loop. With a folder, `last.safetensors` and `metrics.jsonl` are written after each epoch,
-    /// `best.safetensors` after each better one.
-    ///
-    /// # Errors
-    /// NaN or infinity that the settings do not bear, a device or a disk that fails.
-    pub fn run(
+    /// As [`Fit::next`], but an epoch that has begun comes to its end, whatever else is asked for by then.
+    fn upcoming(&self, begun: &[u32], epochs: &[EpochRow], within: bool) -> Option<(usize, bool)> {
+        match begun.len().checked_sub(1).filter(|_| within) {
+            Some(stage) if stage < self.stages.len() => Some((stage, false)),
+            _ => self.next(begun, epochs),
+        }
+    }
+
+    /// [`Fit::run`], whose errors do not say yet where they came.
+    fn turns(
         &mut self,
         start: Start,
         folder: Option<&Path>,
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outcome, TrainError> {
         let begin = Instant::now();
-        let Start { mut scheduler, mut epochs, mut best_epoch, best: mut best_weights, mut step, mut begun, notes } =
-            start;
+        let Start {
+            mut scheduler,
+            mut epochs,
+            mut best,
+            mut step,
+            mut begun,
+            mut within,
+            journal,
+            resumed,
+            whole,
+            notes,
+            warning,
+        } = start;
+        self.journal = journal;
+        let mut keeper = Keeper::new(folder, whole, step, self.every);
+        let now =
+            Now { step, scheduler: &scheduler, epochs: &epochs, begun: &begun, best: best.as_ref(), within: None };
+        let repaired = keeper.tidy(self, resumed, now)?;
+        warning.iter().chain(&repaired).for_each(|text| events(Event::Warning(text)));
         notes.iter().for_each(|note| events(Event::Note(note)));
         let earlier: f64 = epochs.iter().map(|e| e.seconds).sum();
-        let done = epochs.len();
-        self.journal = Journal::open(folder, done as u32);
-        while let Some((stage, begins)) = self.next(&begun, &epochs) {
+        let mut entered = false;
+        while let Some((stage, begins)) = self.upcoming(&begun, &epochs, within.is_some()) {
             let start = Instant::now();
             let epoch = epochs.len() as u32 + 1;
+            if self.stopped() && within.is_none() {
+                return Err(self.interrupted(epoch, 0, &keeper, step));
+            }
             if begins {
                 begun.push(epoch);
                 if stage > 0 {
@@ -295,13 +346,30 @@ impl Fit {
                     self.journal.begin_stage();
                 }
             }
-            if begins || epochs.len() == done {
+            if begins || !entered {
+                entered = true;
                 self.current.first = begun[stage];
                 self.announce(&begun, &epochs, events);
                 self.cache(events)?;
             }
-            let [(train_loss, train_accuracy), (val_loss, val_accuracy)] =
-                self.epoch(epoch, &mut step, &mut scheduler, folder, events)?;
+            let Begun { rows, seconds } = within.take().unwrap_or_default();
+            let (rows, (val_loss, val_accuracy)) = match self.epoch(epoch, rows, &mut step, &mut scheduler, &keeper, events)? {
+                Ran::Whole(rows, validated) => (rows, validated),
+                Ran::Until(rows) => {
+                    let midst = Begun { rows, seconds: seconds + start.elapsed().as_secs_f64() };
+                    if !keeper.has(step) && step > 0 {
+                        let within = Some(&midst);
+                        let (best, scheduler) = (best.as_ref(), &scheduler);
+                        keeper.save(self, Now { step, scheduler, epochs: &epochs, begun: &begun, best, within })?;
+                    }
+                    if self.stopped() {
+                        return Err(self.interrupted(epoch, midst.rows.len(), &keeper, step));
+                    }
+                    within = Some(midst);
+                    continue;
+                }
+            };
+            let (train_loss, train_accuracy) = (mean(&rows, 0), mean(&rows, 1) / self.config.batch as f64);
             let row = EpochRow {
                 epoch,
                 train_loss,
@@ -309,81 +377,76 @@ impl Fit {
                 val_loss,
                 val_accuracy,
                 learning_rate: scheduler.lr(),
-                seconds: start.elapsed().as_secs_f64(),
+                seconds: seconds + start.elapsed().as_secs_f64(),
             };
             if self.per_epoch(stage) {
                 scheduler.step(Some(val_loss));
             }
-            let best = epochs.iter().all(|e| val_loss < e.val_loss);
+            let better = epochs.iter().all(|e| val_loss < e.val_loss);
             epochs.push(row);
-            if best {
-                best_epoch = epoch;
+            if better {
                 let tensors = checkpoint::network_tensors(self.executor.as_mut(), &self.params)?;
-                if let Some(folder) = folder {
-                    checkpoint::save_best(&folder.join(BEST), &tensors, step, &self.metadata)?;
-                }
-                best_weights = Some(tensors);
+                best = Some(Best { epoch, step, tensors });
             }
-            if let Some(folder) = folder {
-                let state = LoopState {
-                    step,
-                    scheduler: scheduler.state().clone(),
-                    epochs: epochs.iter().map(EpochRowNoTime::of).collect(),
-                    best_epoch,
-                    begun: begun.clone(),
-                    content_hash: self.content_hash.clone(),
-                    kernels: self.executor.kernel_set(),
-                };
-                let path = folder.join(LAST);
-                let executor = self.executor.as_mut();
-                checkpoint::save_last(&path, executor, &self.params, &self.slots, &self.metadata, &state)?;
-                write_metrics(&folder.join("metrics.jsonl"), &epochs)?;
-                self.journal.write(folder)?;
-            }
-            events(Event::Epoch { row: &row, best });
-            if self.stopped(StopAt::Epoch) && self.next(&begun, &epochs).is_some() {
-                return Err(TrainError::Interrupted { epoch });
-            }
+            let (best, scheduler) = (best.as_ref(), &scheduler);
+            keeper.save(self, Now { step, scheduler, epochs: &epochs, begun: &begun, best, within: None })?;
+            events(Event::Epoch { row: &row, best: better });
         }
-        self.restore(best_weights)?;
+        keeper.finish(self, best.as_ref())?;
+        let best_epoch = best.as_ref().map_or(0, |best| best.epoch);
+        self.restore(best)?;
         Ok(Outcome { epochs, best_epoch, seconds: earlier + begin.elapsed().as_secs_f64() })
     }
 
+    /// That a run was stopped in front of a step of an epoch.
+    fn interrupted(&self, epoch: u32, step: usize, keeper: &Keeper<'_>, done: u64) -> TrainError {
+        TrainError::Interrupted { epoch, step, steps: self.steps, kept: keeper.has(done) }
+    }
+
     /// Loads the best weights again.
-    fn restore(&mut self, best: Option<Vec<NamedTensor>>) -> Result<(), TrainError> {
-        let Some(tensors) = best else { return Ok(()) };
+    fn restore(&mut self, best: Option<Best>) -> Result<(), TrainError> {
+        let Some(Best { tensors, .. }) = best else { return Ok(()) };
         let file = WeightsFile { tensors, ..WeightsFile::default() };
         checkpoint::put_weights(&file, &mut self.store)?;
         checkpoint::write_shared(self.executor.as_mut(), &self.store)
     }
 
-    /// One epoch of training images, and a look at the validation images; gives loss and accuracy of both.
+    /// One epoch of training images, or what is left of it where `rows` of its log are there, and a look at the validation images.
     fn epoch(
         &mut self,
         epoch: u32,
+        rows: Vec<[f32; LOG_COLUMNS]>,
         step: &mut u64,
         scheduler: &mut Scheduler,
-        folder: Option<&Path>,
+        keeper: &Keeper<'_>,
         events: &mut dyn FnMut(Event<'_>),
-    ) -> Result<[(f64, f64); 2], TrainError> {
+    ) -> Result<Ran, TrainError> {
         let order = self.config.sampler.epoch(&self.train.labels, self.classes, self.config.seed, epoch);
-        let mut walk = Walk { epoch, order: &order, row: 0, step: *step, scheduler: scheduler.clone() };
-        let mut guard = self.guard(&walk, Vec::new())?;
+        let first = rows.len();
+        let mut walk = Walk { epoch, order: &order, row: first, step: *step, scheduler: scheduler.clone() };
+        let (mut guard, folder) = (self.guard(&walk, rows)?, keeper.folder());
         let validated = loop {
             while walk.row < self.steps {
-                if self.stopped(StopAt::Step) {
-                    return Err(TrainError::Interrupted { epoch: epoch - 1 });
+                if !self.stopped() && !(walk.row > first && keeper.is_due()) {
+                    self.go_on(&mut guard, &mut walk, folder, events)?;
+                } else if self.look(&mut guard, &mut walk, folder, events)? {
+                    (*step, *scheduler) = (walk.step, walk.scheduler);
+                    return Ok(Ran::Until(guard.rows));
                 }
-                self.go_on(&mut guard, &mut walk, folder, events)?;
+            }
+            // Validation may take long as well.
+            if self.stopped() {
+                break None;
             }
             match self.validate()? {
-                Ok(figures) => break figures,
+                Ok(figures) => break Some(figures),
                 Err(image) => self.bad_validation(&mut guard, &mut walk, image, folder, events)?,
             }
         };
         (*step, *scheduler) = (walk.step, walk.scheduler);
+        let Some(figures) = validated else { return Ok(Ran::Until(guard.rows)) };
         self.journal.end_epoch(epoch, events);
-        Ok([(mean(&guard.rows, 0), mean(&guard.rows, 1) / self.config.batch as f64), validated])
+        Ok(Ran::Whole(guard.rows, figures))
     }
 
     /// Which of the optimizer's steps, counted from 1, a step of an epoch belongs to. It counts the steps of its stage.
@@ -412,6 +475,7 @@ impl Fit {
         step: &mut u64,
         scheduler: &mut Scheduler,
     ) -> Result<(), TrainError> {
+        self.last_turn = Some((epoch, row + 1));
         let accumulate = self.config.accumulate;
         let (stage, programs) = (self.current.stage, self.current.programs);
         let (lr, update) = (scheduler.lr(), self.update_number(epoch, row));
@@ -466,21 +530,4 @@ fn check_finite(rows: &[[f32; LOG_COLUMNS]], epoch: u32, first: usize) -> Result
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, TrainError> {
     serde_json::to_string(value).map_err(|e| TrainError::setting("config", e.to_string()))
-}
-
-/// Epochs and their seconds from the log of a run; what does not read is left out.
-fn read_seconds(path: &Path) -> Vec<(u32, f64)> {
-    let text = crate::fsio::read(path).unwrap_or_default();
-    let rows = text.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice::<EpochRow>(line).ok());
-    rows.map(|row| (row.epoch, row.seconds)).collect()
-}
-
-/// Writes a line of JSON an epoch.
-fn write_metrics(path: &Path, epochs: &[EpochRow]) -> Result<(), TrainError> {
-    let mut text = String::new();
-    for row in epochs {
-        text.push_str(&json(row)?);
-        text.push('\n');
-    }
-    Ok(crate::fsio::write_atomic(path, text.as_bytes())?)
 }

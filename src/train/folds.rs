@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::TrainError;
-use super::checkpoint::{BEST, LAST};
+use super::checkpoint::{self, BEST};
 use super::config::TrainConfig;
 use super::fit::Event;
 use super::run::{Place, RESULT, environment, settings, train, write_plots};
@@ -145,10 +145,11 @@ fn finished(folder: &Path, config: &TrainConfig) -> Result<Option<RunSummary>, T
 
 /// Where a training goes: on with the checkpoint that is there, or from the start.
 fn place<'a>(folder: &'a Path, plan: &Folds<'_>) -> Result<Place<'a>, TrainError> {
-    let resume = folder.join(LAST).is_file();
+    let any = checkpoint::any(folder);
+    let resume = any || folder.join("config.toml").is_file();
     let best = folder.join(BEST);
-    if !resume && best.is_file() {
-        // Broken off between the two files of the first epoch: there is nothing to go on with.
+    if !any && best.is_file() {
+        // An older version broke off between the two files of the first epoch: there is nothing to go on with.
         std::fs::remove_file(&best).map_err(|e| fsio::FsError::new("remove", &best, e))?;
     }
     Ok(Place { folder, resume, device: plan.device.to_owned(), profile: false, tensorboard: plan.tensorboard })

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::TrainError;
-use super::checkpoint::{BEST, LAST};
+use super::checkpoint::{self, BEST, LAST};
 use super::config::TrainConfig;
 use super::describe::{data_info, title};
 use super::evaluate::assess;
-use super::fit::{Event, Fit, GOOD, Outcome, StopAt};
+use super::fit::{Event, Fit, GOOD, METRICS, NUMBERS, Outcome};
 use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
 use super::profile::Profile;
 use crate::data::{Dataset, Images};
@@ -27,6 +27,10 @@ use crate::stats::Units;
 pub const TRACE: &str = "trace.json";
 /// What came out of the run, in the run folder.
 pub const RESULT: &str = "result.json";
+/// The settings, in the run folder.
+const CONFIG: &str = "config.toml";
+/// The folder of the plots.
+const PLOTS: &str = "plots";
 /// The folder of TensorBoard's event files.
 pub const TENSORBOARD: &str = "tensorboard";
 /// Images of a report, at most.
@@ -48,25 +52,31 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// That there is no run in the folder, or, to resume, that there is one.
+    /// That there is no run in the folder, or, to resume, that there is one, or one that was killed before its first checkpoint; and that
+    /// files can be written there.
     ///
     /// # Errors
-    /// [`TrainError::RunExists`] and [`TrainError::NoRun`].
+    /// [`TrainError::RunExists`], [`TrainError::NoRun`] and [`TrainError::Fs`].
     pub fn check(&self) -> Result<(), TrainError> {
         let holds = |name: &str| self.folder.join(name).exists();
+        let checkpoint = checkpoint::any(self.folder);
+        // Only settings, or not even those: nothing was trained yet.
+        let begun = self.folder.exists() && !holds(BEST) && (holds(CONFIG) || fsio::is_bare(self.folder));
         match self.resume {
-            true if !holds(LAST) => Err(TrainError::NoRun { path: self.folder.to_owned(), missing: LAST }),
-            false if holds(LAST) || holds(BEST) => Err(TrainError::RunExists { path: self.folder.to_owned() }),
-            _ => Ok(()),
+            true if !checkpoint && !begun => Err(TrainError::NoRun { path: self.folder.to_owned(), missing: LAST }),
+            false if checkpoint || holds(BEST) || holds(GOOD) => Err(TrainError::RunExists { path: self.folder.to_owned() }),
+            _ => Ok(fsio::check_writable(self.folder)?),
         }
     }
 }
 
-/// Takes a new folder away again in which nothing but the settings was written.
+/// Takes a new folder away again in which nothing but the settings, or the log of an epoch without its checkpoint, was written.
 fn abandon(folder: &Path) {
-    if [LAST, BEST, GOOD].iter().all(|name| !folder.join(name).exists()) {
+    if !checkpoint::any(folder) && [BEST, GOOD].iter().all(|name| !folder.join(name).exists()) {
         // Best effort: the error that ended the run is the one to report.
-        let _ = fs::remove_file(folder.join("config.toml"));
+        for name in [CONFIG, METRICS, NUMBERS] {
+            let _ = fs::remove_file(folder.join(name));
+        }
         let _ = fs::remove_dir(folder);
     }
 }
@@ -86,10 +96,12 @@ pub struct Trained {
 
 /// Trains into a run folder: `config.toml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, plots, `result.json`,
 /// `predictions.csv`, `report.html`; `trace.json` where some steps are profiled, `tensorboard` where that is asked for. Nothing is written before data, network and
-/// device have been found to fit. Once `stop` is raised, the run ends after the epoch and its checkpoint.
+/// device have been found to fit. Once `stop` is raised, the run ends after the step and leaves a checkpoint.
+///
+/// A run that is resumed goes on from its newest checkpoint that is whole; one that was killed before the first begins anew.
 ///
 /// # Errors
-/// See [`TrainError`]; [`TrainError::Interrupted`] where it was stopped.
+/// See [`TrainError`]; [`TrainError::Interrupted`] where it was stopped, [`TrainError::Busy`] where another process trains into the folder.
 pub fn train(
     config: &TrainConfig,
     data: Dataset,
@@ -103,20 +115,29 @@ pub fn train(
     let info = data_info(&data, config)?;
     let classes = data.classes.clone();
     let mut fit = Fit::new(config, data, executor)?;
-    let saved = place.folder.join("config.toml");
-    if place.resume {
+    let saved = place.folder.join(CONFIG);
+    let resume = place.resume && checkpoint::any(place.folder);
+    if resume || (place.resume && saved.exists()) {
         TrainConfig::read(&saved)?.allows(fit.config())?;
     }
     if let Some(stop) = stop {
-        fit.stop_when(stop, StopAt::Epoch);
+        fit.stop_when(stop);
     }
-    let start = fit.start(place.resume.then_some(place.folder))?;
+    fit.save_every(config.checkpoint_every());
+    let start = fit.start(resume.then_some(place.folder))?;
+    if place.resume && !resume {
+        events(Event::Note("the run was stopped before its first checkpoint: it begins anew"));
+    }
     if place.profile {
         fit.profile(&start);
     }
     let text = fit.config().to_toml()?;
     let fresh = !place.folder.exists();
     fsio::create_dir(place.folder)?;
+    let busy = || TrainError::Busy { path: place.folder.to_owned() };
+    let _lock = fsio::lock_dir(place.folder).ok_or_else(busy)?;
+    fsio::sweep(place.folder);
+    fsio::sweep(&place.folder.join(PLOTS));
     let mut curves = place.tensorboard.then(|| Curves::open(&place.folder.join(TENSORBOARD), start.epochs(), events));
     let mut tell = |event: Event<'_>| {
         if let (Some(curves), Event::Epoch { row, .. }) = (&mut curves, event) {
@@ -350,7 +371,7 @@ fn write_report(folder: &Path, summary: &RunSummary) -> Result<(), TrainError> {
 /// # Errors
 /// A file cannot be written.
 pub fn write_plots(folder: &Path, report: &crate::report::html::Report) -> Result<(), TrainError> {
-    let plots = folder.join("plots");
+    let plots = folder.join(PLOTS);
     fsio::create_dir(&plots)?;
     for section in &report.sections {
         let figures = section.blocks.iter().filter_map(|b| match b {

@@ -14,6 +14,7 @@ pub mod pickle;
 pub mod pth;
 pub mod published;
 pub mod safetensors;
+pub mod seal;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -179,6 +180,22 @@ pub fn save(
     let bytes = safetensors::to_bytes(tensors, metadata)
         .map_err(|e| WeightsError::Format { path: path.to_owned(), source: e.into() })?;
     Ok(crate::fsio::write_atomic(path, &bytes)?)
+}
+
+/// As [`save`], with a hash of the file in it ([`seal`]), and what lay at `path` before under the name `previous`, where that is given.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_sealed(
+    path: impl AsRef<Path>,
+    tensors: &[NamedTensor],
+    metadata: &BTreeMap<String, String>,
+    previous: Option<&Path>,
+) -> Result<(), WeightsError> {
+    let path = path.as_ref();
+    let bytes = seal::to_sealed_bytes(tensors, metadata)
+        .map_err(|e| WeightsError::Format { path: path.to_owned(), source: e.into() })?;
+    Ok(crate::fsio::write_rotating(path, &bytes, previous)?)
 }
 
 /// What a file of so many bytes may decode to: twice that, as half precision does, and a little for small files.

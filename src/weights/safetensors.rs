@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ::safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Serialize;
 
-use super::{DType, NamedTensor, TensorData, WeightsFile, decoded_limit, shown};
+use super::{DType, NamedTensor, TensorData, WeightsFile, decoded_limit, seal, shown};
 
 /// A safetensors file that cannot be read, or tensors that cannot be written as one.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum SafetensorsError {
     /// The header is broken, or does not fit the file (truncated, for one).
     #[error("broken or truncated safetensors file ({}); copy or save it again", describe(.0))]
     Malformed(SafeTensorError),
+    /// The file holds a hash of itself ([`seal`]), and it is another one.
+    #[error("the content is not what was written, the BLAKE3 in the file is another one; take a copy of it")]
+    Damaged,
     /// An element type that has no place in the engine.
     #[error("tensor `{name}` has the element type {dtype:?}, which is not read; convert it to F32")]
     UnsupportedType {
@@ -62,17 +65,22 @@ fn describe(e: &SafeTensorError) -> String {
 }
 
 /// Bytes of the header's length at the file's beginning.
-const LENGTH: usize = 8;
+pub(super) const LENGTH: usize = 8;
 
 /// Reads a whole file; the tensors come in the order of their bytes.
 ///
-/// F16, BF16, F32 and F64 become `f32`; I8 to I64 become `i64`; U8 and BOOL become `u8`.
+/// F16, BF16, F32 and F64 become `f32`; I8 to I64 become `i64`; U8 and BOOL become `u8`. A hash of the file in its metadata is checked,
+/// and then left out.
 ///
 /// # Errors
-/// [`SafetensorsError::Malformed`] and [`SafetensorsError::UnsupportedType`].
+/// [`SafetensorsError::Malformed`], [`SafetensorsError::Damaged`] and [`SafetensorsError::UnsupportedType`].
 pub fn from_bytes(bytes: &[u8]) -> Result<WeightsFile, SafetensorsError> {
     use SafetensorsError::Malformed;
     let (length, header) = SafeTensors::read_metadata(bytes).map_err(Malformed)?;
+    let mut metadata: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    if metadata.remove(seal::KEY).is_some() {
+        seal::check(bytes, length)?;
+    }
     let body = bytes.get(LENGTH + length..).unwrap_or_default();
     let infos = header.tensors();
     let mut order: Vec<_> = infos.iter().map(|(name, info)| (info.data_offsets, name.as_str())).collect();
@@ -106,7 +114,6 @@ pub fn from_bytes(bytes: &[u8]) -> Result<WeightsFile, SafetensorsError> {
         tensors.push(NamedTensor { name: name.to_owned(), shape: info.shape.clone(), data });
         dtypes.push(dtype);
     }
-    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok(WeightsFile { tensors, metadata, dtypes })
 }
 

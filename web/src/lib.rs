@@ -4,6 +4,7 @@
 //! the rest as JSON. It runs in a worker; nothing here waits, and nothing leaves the computer.
 
 mod data;
+mod explain;
 mod run;
 
 use radiograd::cpu;

@@ -11,7 +11,7 @@ use crate::{Device, fail, json};
 
 /// A network in training.
 #[wasm_bindgen]
-pub struct Run(Live);
+pub struct Run(pub(crate) Live);
 
 /// What the page says of a network.
 #[derive(Serialize)]

@@ -1,5 +1,6 @@
 // The page of the lab: what a person sets goes to the worker, what the worker tells is drawn. All computing is in worker.js.
 
+import { closeExplanation, compareExplanation, showExplanation } from "./explaining.js";
 import { bars, colour, curves, sheet, xray } from "./draw.js";
 import { format, networks, parse } from "./state.js";
 
@@ -303,12 +304,13 @@ async function begin() {
     );
   } catch (e) {
     complain(e.message);
-    $("play").disabled = $("step").disabled = true;
+    $("play").disabled = $("step").disabled = $("explain-image").disabled = true;
     return;
   }
   if (!runs.has(state.focus)) state.focus = runs.keys().next().value;
   ready = true;
-  $("play").disabled = $("step").disabled = $("reset").disabled = $("save").disabled = false;
+  $("play").disabled = $("step").disabled = $("reset").disabled = $("save").disabled = $("explain-image").disabled = false;
+  closeExplanation();
   $("wrong").disabled = true;
   $("epochs").tBodies[0].replaceChildren();
   showRace();
@@ -356,7 +358,7 @@ $("reset").addEventListener("click", () => {
   begin();
 });
 addEventListener("keydown", (e) => {
-  const typing = e.target.closest?.("input, select, textarea, button, summary, a, label");
+  const typing = e.target.closest?.("input, select, textarea, button, summary, a, label, #explain");
   if (e.code === "Space" && !typing && !e.repeat) {
     e.preventDefault();
     $("play").click();
@@ -665,6 +667,7 @@ function showPicture() {
   const list = document.createElement("div");
   list.append(...rows);
   $("answer").replaceChildren(verdict, list);
+  compareExplanation({ key: picture.key, step: picture.step, index: seen.index });
   $("seeing").textContent = `${run().name} at step ${count(picture.step)} looks at ${data.val.names[seen.index]}.`;
   // Each in a turn of its own: the page stays free between them.
   setTimeout(showMaps);
@@ -719,15 +722,26 @@ function showKernels() {
   sheet($("kernels"), shown, [out, h, w], { signed: true, cell: 34, gap: 5 });
 }
 
-/**
- * The place where the explain page's own view goes: `explain.js` gives `radiogradExplain(root, data)`, and `data` is an Explanation
- * as JSON from the crate.
- */
-export function explain(explanation) {
-  const root = $("explain");
-  root.hidden = !explanation || typeof globalThis.radiogradExplain !== "function";
-  if (!root.hidden) globalThis.radiogradExplain(root, explanation);
+/** The network in focus, as it is now, and the chosen image in full: what `radiograd explain` shows. */
+async function explain() {
+  const [button, r, index] = [$("explain-image"), run(), state.image];
+  // Not disabled, so that the keyboard does not lose its place.
+  if (!ready || button.getAttribute("aria-busy") === "true") return;
+  button.setAttribute("aria-busy", "true");
+  button.textContent = "Explaining";
+  const { classes } = data.summary;
+  const [label, image] = [data.val.labels[index], data.val.names[index]];
+  try {
+    const { json, step } = await ask("explain", { key: r.key, split: "val", index, asked: { name: image, label, classes } });
+    // Meanwhile everything may have started over.
+    if (runs.get(r.key) === r) await showExplanation(json, { key: r.key, name: r.name, step, index, image });
+  } catch (e) {
+    complain(e.message);
+  }
+  button.textContent = "Explain this image";
+  button.removeAttribute("aria-busy");
 }
+$("explain-image").addEventListener("click", explain);
 
 // ---- where it errs ---------------------------------------------------------------------------------------------------------------
 

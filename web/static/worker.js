@@ -127,6 +127,13 @@ const calls = {
     return {};
   },
 
+  /** All that the explain page shows of an image, as JSON. */
+  async explain({ key, split, index, asked }) {
+    const { run } = find(key);
+    const json = await run.explain(data.image(split, index), JSON.stringify(asked));
+    return { json, step: run.done() };
+  },
+
   async save({ key }) {
     const bytes = await find(key).run.weights();
     return { bytes };

@@ -243,6 +243,84 @@ const cases = {
     }
   },
 
+  async explain() {
+    for (const dark of [false, true]) {
+      const name = `explain ${dark ? "dark" : "light"}`;
+      const page = await open("#nets=cnn1%2Ccnn2&focus=cnn2&epochs=1&images=300&play=1", { dark });
+      await done(page, 2);
+      // By keyboard, and then of the other network.
+      const explain = async (model) => {
+        await page.focus("#explain-image");
+        await page.keyboard.press("Enter");
+        await page.waitForFunction((m) => document.querySelector("#explain")?.shadowRoot?.querySelector(".h1")?.textContent === `What ${m} sees`, model, { timeout: 120000 });
+        await page.waitForSelector("#explain .code-box, #explain .way, #explain ul.words");
+        await page.waitForFunction(() => /arXiv/.test(document.querySelector("#explain").shadowRoot.textContent));
+      };
+      const before = await page.evaluate(() => performance.now());
+      await page.evaluate(() => (globalThis.longest = 0));
+      await explain("cnn2");
+      check(true, `${name}: the view is there after ${Math.round((await page.evaluate(() => performance.now())) - before)} ms: ${(await page.textContent("#explained")).trim()}`);
+      const longest = [await page.evaluate(() => globalThis.longest)];
+      const answer = await page.$$eval("#answer .track", (tracks) => tracks.map((t) => t.previousElementSibling.textContent));
+      const shown = await page.$$eval("#explain .bars .value", (values) => values.map((v) => v.textContent));
+      const near = (a, b) => Math.abs(Number.parseFloat(a) - Number.parseFloat(b)) < 0.11;
+      check(shown.every((v) => answer.some((a) => near(a, v))), `${name}: it gives the lab's probabilities: ${shown.join(", ")}`);
+      await page.click("#explain [role=tab]:has-text('Step through')");
+      // Every number of the stepped sum, as the page shows it.
+      const next = page.locator("#explain [aria-label='one step on']");
+      const number = (text) => Number(text.replaceAll("\u2212", "-"));
+      let [sum, terms] = [null, 0];
+      for (;;) {
+        const now = await page.evaluate(() => {
+          const root = document.querySelector("#explain").shadowRoot;
+          const bold = (s) => [...root.querySelectorAll(`${s} b`)].map((b) => b.textContent);
+          return { product: bold(".readout .product"), sum: bold(".readout .sum").at(-1), verdict: root.querySelector(".readout .verdict")?.textContent };
+        });
+        if (now.product.length) {
+          const [a, b, product] = now.product.map(number);
+          const off = Math.max(Math.abs(a * b - product), Math.abs((sum ?? 0) + product - number(now.sum)));
+          if (off > 1e-4 * (1 + Math.abs(sum))) throw new Error(`${a} x ${b} = ${product}, ${sum} becomes ${now.sum}`);
+          terms += 1;
+        }
+        sum = number(now.sum);
+        if (now.verdict) {
+          const executor = number(now.verdict.match(/value is (\S+):/)[1]);
+          check(terms >= 4 && Math.abs(executor - sum) < 1e-5, `${name}: ${terms} products, shown one by one, add up to ${sum}; ${now.verdict}`);
+          break;
+        }
+        await next.click();
+      }
+      await page.$eval("#explain .controls input", (slider) => {
+        slider.value = slider.max / 2;
+        slider.dispatchEvent(new Event("input"));
+      });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+      check(!wide, `${name}: no scrolling sideways`);
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => globalThis.axe.run());
+      const serious = violations.filter((v) => ["serious", "critical"].includes(v.impact));
+      check(serious.length === 0, `${name}: axe finds no serious fault${serious.map((v) => ` [${v.id}: ${v.nodes.map((n) => n.target).join(" ")}]`).join("")}`);
+      await page.screenshot({ path: path.join(out, `explain-${dark ? "dark" : "light"}-1440.png`), fullPage: true });
+      await page.setViewportSize({ width: 390, height: 900 });
+      const phone = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      check(phone <= 0, `${name}: none on a phone`);
+      await page.screenshot({ path: path.join(out, `explain-${dark ? "dark" : "light"}-390.png`), fullPage: true });
+      await page.setViewportSize({ width: 1440, height: 1000 });
+      await page.check("#race-cnn1 input");
+      await page.waitForFunction(() => /another choice/.test(document.getElementById("explained").textContent));
+      await page.evaluate(() => (globalThis.longest = 0));
+      await explain("cnn1");
+      longest.push(await page.evaluate(() => globalThis.longest));
+      check(Math.max(...longest) < 100, `${name}: longest tasks of the page's thread ${longest.map(Math.round).join(" and ")} ms, below 100`);
+      // Space is the view's own there, and does not play.
+      await page.focus("#explain [aria-label='next layer']");
+      await page.keyboard.press("Space");
+      check((await page.textContent("#play")) === "Play", `${name}: Space in the view does not play`);
+      clean(page, name);
+      await page.context().close();
+    }
+  },
+
   async keys() {
     const page = await open("#images=200");
     await ready(page);

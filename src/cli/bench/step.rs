@@ -202,7 +202,7 @@ fn by_node(r: &StepResult, nodes: &[NodeCost]) -> Table {
 fn measure(work: &Workload, device: &mut Device, budget: Budget) -> Result<StepResult, Failure> {
     let (mut result, program) = work.measure(device.executor(), budget)?;
     if let Some(gpu) = device.gpu() {
-        result.memory = Some(*gpu.memory(program));
+        result.memory = Some(*gpu.memory(program)?);
     }
     device.executor().release(program);
     Ok(result)

@@ -60,7 +60,7 @@ pub fn write_folder(out: &Path, sizes: PhantomSizes, size: (usize, usize), seed:
         builder.permissions(fs::Permissions::from_mode(0o777));
     }
     let draft = builder.tempdir_in(parent).map_err(fail)?;
-    fs::write(draft.path().join("README.txt"), README).map_err(fail)?;
+    fsio::write_synced(&draft.path().join("README.txt"), README.as_bytes())?;
     for (split, n) in ["train", "val", "test"].into_iter().zip(images) {
         for class in CLASSES {
             fsio::create_dir(&draft.path().join(split).join(class))?;
@@ -73,13 +73,13 @@ pub fn write_folder(out: &Path, sizes: PhantomSizes, size: (usize, usize), seed:
             PngEncoder::new(&mut bytes)
                 .write_image(&image.pixels, size.1 as u32, size.0 as u32, ExtendedColorType::L8)
                 .map_err(|e| fail(std::io::Error::other(e)))?;
-            fs::write(&path, bytes).map_err(fail)
+            Ok::<_, DataError>(fsio::write_synced(&path, &bytes)?)
         })?;
     }
     // An empty folder of that name is replaced; one that filled up meanwhile makes the rename fail.
     #[cfg(windows)]
     let _ = fs::remove_dir(out);
-    fs::rename(draft.path(), out).map_err(fail)?;
+    fsio::rename_dir(draft.path(), out)?;
     // Moved away: there is nothing left to remove.
     let _ = draft.keep();
     Ok(Written { images })

@@ -80,6 +80,8 @@ pub(super) struct Guard {
     begun: Option<Begun>,
     /// The log's rows that were looked at; NaN for updates that were left out.
     pub rows: Vec<[f32; LOG_COLUMNS]>,
+    /// How many of them the journal has.
+    judged: usize,
     /// Where the next look is.
     next: usize,
     /// From one look to the next.
@@ -122,8 +124,8 @@ impl Fit {
         let interval = LOOK_EVERY.next_multiple_of(self.config.accumulate);
         // Looks lie between updates, wherever the run goes on.
         let next = ((walk.row + interval) / self.config.accumulate * self.config.accumulate).min(self.steps);
-        let (begun, beyond, proven) = (None, walk.row, None);
-        Ok(Guard { good, begun, rows, next, interval, halved: 0, beyond, left_out: 0, in_a_row: 0, proven })
+        let (begun, beyond, proven, judged) = (None, walk.row, None, rows.len());
+        Ok(Guard { good, begun, rows, judged, next, interval, halved: 0, beyond, left_out: 0, in_a_row: 0, proven })
     }
 
     /// Submits the next step of an epoch; looks at the log and takes care of bad numbers where that is due.
@@ -170,11 +172,11 @@ impl Fit {
             self.treat(guard, walk, found, folder, events)?;
             return Ok(false);
         }
-        let new = &guard.rows[seen..];
-        for (row, &[_, _, squared, _]) in (seen + 1..).zip(new) {
-            self.journal.norm((walk.epoch, row), f64::from(squared), events);
+        self.judge(guard, walk.epoch, events);
+        if walk.row > seen {
+            let loss = mean(&guard.rows[seen..], 0);
+            events(Event::Step { epoch: walk.epoch, step: walk.row, steps: self.steps, loss });
         }
-        events(Event::Step { epoch: walk.epoch, step: walk.row, steps: self.steps, loss: mean(new, 0) });
         if !due {
             return Ok(true);
         }
@@ -190,6 +192,15 @@ impl Fit {
         Ok(true)
     }
 
+    /// Tells the journal of the rows that are new to it, without those of updates that were left out.
+    fn judge(&mut self, guard: &mut Guard, epoch: u32, events: &mut dyn FnMut(Event<'_>)) {
+        for (row, cells) in guard.rows.iter().enumerate().skip(guard.judged).filter(|(_, cells)| !is_bad(cells)) {
+            self.journal.norm((epoch, row + 1), cells[2], events);
+        }
+        // Rows that are done again are known.
+        guard.judged = guard.judged.max(guard.rows.len());
+    }
+
     /// What follows where the validation images give no numbers with the weights of an epoch's end: `image` is the first of them.
     pub(super) fn bad_validation(
         &mut self,
@@ -203,6 +214,8 @@ impl Fit {
         let (before, row) = (guard.good.clone(), self.steps.saturating_sub(1));
         let by_rate = before.row < self.steps;
         let found = Found { what: "validation output", row, tensor, proven: before.clone(), before, by_rate };
+        // The last look of the epoch found all steps fine, and does so again.
+        guard.beyond = self.steps + 1;
         if by_rate {
             return self.treat(guard, walk, found, folder, events);
         }
@@ -233,6 +246,7 @@ impl Fit {
                 let before = self.without_sums(found.before);
                 self.go_back(&before, walk)?;
                 guard.rows.truncate(walk.row);
+                self.judge(guard, epoch, events);
                 self.pass_over(walk);
                 guard.rows.resize(walk.row, [f32::NAN; LOG_COLUMNS]);
                 let state = State { row: walk.row, step: walk.step, scheduler: walk.scheduler.clone(), ..before };
@@ -277,6 +291,9 @@ impl Fit {
         let Found { what, row, tensor, proven, .. } = found;
         let state = guard.proven.take().unwrap_or(proven);
         self.go_back(&state, walk)?;
+        if let Some(folder) = folder.filter(|_| state.step > 0) {
+            self.journal.write(folder)?;
+        }
         let kept = folder.filter(|_| state.step > 0).and_then(|folder| match self.keep(&state, folder) {
             Ok(path) => Some(path),
             Err(e) => {
@@ -404,7 +421,7 @@ impl Fit {
 
     /// A state whose sum of gradients is forgotten, if it was taken within an update, as a resumed run may begin.
     fn without_sums(&self, mut state: State) -> State {
-        let sums = state.vars.iter_mut().filter(|(var, _)| Some(*var) == self.sum);
+        let sums = state.vars.iter_mut().filter(|(var, _)| self.gradients.as_ref().is_some_and(|sum| sum.var == *var));
         sums.for_each(|(_, value)| *value = Tensor::zeros(&value.spec()));
         state
     }
@@ -442,7 +459,7 @@ impl Fit {
     /// The variables that a step changes, the log apart. The weights come first.
     fn changing(&self) -> Vec<VarId> {
         let slots = self.slots.iter().map(|(_, slot)| slot.var);
-        [ParamStore::TRAINABLE, ParamStore::BUFFERS].into_iter().chain(slots).chain(self.sum).collect()
+        [ParamStore::TRAINABLE, ParamStore::BUFFERS].into_iter().chain(slots).chain(self.gradients.as_ref().map(|sum| sum.var)).collect()
     }
 
     fn take(&mut self, walk: &Walk<'_>) -> Result<State, TrainError> {

@@ -69,25 +69,32 @@ impl Happened {
     }
 }
 
-/// All that a run met so far.
-#[derive(Clone, Debug, Default)]
+/// All that a run met so far. A checkpoint holds it, so that a run that goes on says and judges the same as one without a break.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Journal {
     entries: Vec<Entry>,
-    /// How many of each kind in the present epoch.
+    /// How many of each kind were met in the present epoch, for what is told.
+    #[serde(skip)]
     now: [usize; 3],
     norms: Norms,
 }
 
 impl Journal {
-    /// That of a run which goes on after so many epochs; lines that do not read are left out.
-    pub fn open(folder: Option<&Path>, epochs: u32) -> Self {
-        let text = folder.and_then(|f| crate::fsio::read(&f.join(NUMBERS)).ok()).unwrap_or_default();
-        let lines = text.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice::<Entry>(line).ok());
-        Self { entries: lines.filter(|e| e.epoch <= epochs).collect(), ..Self::default() }
+    /// Whether nothing was met, and no norm judged.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.norms.last.is_empty()
+    }
+
+    /// What was met, in order.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// What a reader should be told in one line; `None` where nothing happened.
-    pub fn words(&self) -> Option<String> {
+    pub(super) fn words(&self) -> Option<String> {
         let count = |kind: usize| self.entries.iter().filter(|e| e.what.kind() == kind).count();
         let words = [(0, "updates left out"), (1, "halvings of the learning rate"), (2, "gradients of unusual length")];
         let words = words.map(|(kind, what)| (count(kind), what));
@@ -96,7 +103,7 @@ impl Journal {
     }
 
     /// Adds a line, and tells it where there were few of its kind in this epoch.
-    pub fn add(&mut self, entry: Entry, events: &mut dyn FnMut(Event<'_>)) {
+    pub(super) fn add(&mut self, entry: Entry, events: &mut dyn FnMut(Event<'_>)) {
         let kind = entry.what.kind();
         self.now[kind] += 1;
         // Halvings are few by themselves.
@@ -109,7 +116,7 @@ impl Journal {
     }
 
     /// Ends an epoch.
-    pub fn end_epoch(&mut self, epoch: u32, events: &mut dyn FnMut(Event<'_>)) {
+    pub(super) fn end_epoch(&mut self, epoch: u32, events: &mut dyn FnMut(Event<'_>)) {
         for (kind, what) in [(0, "updates left out"), (2, "gradients of unusual length")] {
             if self.now[kind] > NOTES {
                 events(Event::Note(&format!("epoch {epoch}: {} {what}; see {NUMBERS}", self.now[kind])));
@@ -119,28 +126,28 @@ impl Journal {
     }
 
     /// Forgets which gradients are usual, where another part of the network begins to learn.
-    pub fn begin_stage(&mut self) {
+    pub(super) fn begin_stage(&mut self) {
         self.norms = Norms::default();
     }
 
     /// Judges the squared norm of the gradient of a step.
-    pub fn norm(&mut self, (epoch, step): (u32, usize), squared: f64, events: &mut dyn FnMut(Event<'_>)) {
-        if let Some(usual) = self.norms.judge(squared.sqrt()) {
-            let what = Happened::LongGradient { norm: squared.sqrt(), usual };
+    pub(super) fn norm(&mut self, (epoch, step): (u32, usize), squared: f32, events: &mut dyn FnMut(Event<'_>)) {
+        if let Some(usual) = self.norms.judge(squared) {
+            let what = Happened::LongGradient { norm: f64::from(squared).sqrt(), usual };
             self.add(Entry { epoch, step, what }, events);
         }
     }
 
-    /// Writes the file, if there is anything to write or one to replace.
-    pub fn write(&self, folder: &Path) -> Result<(), TrainError> {
+    /// Writes the file, unless it says so already.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), TrainError> {
         let path = folder.join(NUMBERS);
-        if self.entries.is_empty() && !path.exists() {
-            return Ok(());
-        }
         let mut text = String::new();
         for entry in &self.entries {
             text.push_str(&json(entry)?);
             text.push('\n');
+        }
+        if crate::fsio::read(&path).unwrap_or_default() == text.as_bytes() {
+            return Ok(());
         }
         Ok(crate::fsio::write_atomic(&path, text.as_bytes())?)
     }
@@ -174,23 +181,24 @@ const TIMES: f64 = 5.0;
 /// The median absolute deviation of a normal distribution is its standard deviation over this.
 const MAD: f64 = 1.4826;
 
-/// Logarithms of the last norms. Norms vary by factors, so their logarithms are judged: an outlier is above their median by 6
+/// Squares of the last norms, as the log has them. Norms vary by factors, so their logarithms are judged: an outlier is above their median by 6
 /// standard deviations, estimated by the median absolute deviation, and by a factor of 5 at least.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 struct Norms {
-    last: VecDeque<f64>,
+    last: VecDeque<f32>,
 }
 
 impl Norms {
-    /// Takes a norm; gives the usual one where this is an outlier.
-    fn judge(&mut self, norm: f64) -> Option<f64> {
+    /// Takes the square of a norm; gives the usual norm where this is an outlier.
+    fn judge(&mut self, squared: f32) -> Option<f64> {
         // Where nothing learns, the norm is zero and has no logarithm.
-        if !(norm.is_finite() && norm > 0.0) {
+        if !(squared.is_finite() && squared > 0.0) {
             return None;
         }
-        let log = norm.ln();
+        let log_of = |squared: f32| f64::from(squared).ln() / 2.0;
         let usual = (self.last.len() >= FEWEST).then(|| {
-            let mut sorted: Vec<f64> = self.last.iter().copied().collect();
+            let mut sorted: Vec<f64> = self.last.iter().map(|&s| log_of(s)).collect();
             let middle = median(&mut sorted);
             sorted.iter_mut().for_each(|l| *l = (*l - middle).abs());
             (middle, MAD * median(&mut sorted))
@@ -198,9 +206,9 @@ impl Norms {
         if self.last.len() == WINDOW {
             self.last.pop_front();
         }
-        self.last.push_back(log);
+        self.last.push_back(squared);
         let (middle, deviation) = usual?;
-        (log - middle > (DEVIATIONS * deviation).max(TIMES.ln())).then(|| middle.exp())
+        (log_of(squared) - middle > (DEVIATIONS * deviation).max(TIMES.ln())).then(|| middle.exp())
     }
 }
 
@@ -217,22 +225,23 @@ mod tests {
     #[test]
     fn a_gradient_far_above_the_usual_is_an_outlier() {
         let mut norms = Norms::default();
-        let noise = |i: usize| 1.0 + 0.3 * ((i * 37 % 11) as f64 / 11.0);
-        assert_eq!(norms.judge(1e9), None, "the first has nothing to be held against");
+        let mut judge = |norm: f32| norms.judge(norm * norm);
+        let noise = |i: usize| 1.0 + 0.3 * ((i * 37 % 11) as f32 / 11.0);
+        assert_eq!(judge(1e9), None, "the first has nothing to be held against");
         for i in 0..100 {
-            assert_eq!(norms.judge(noise(i)), None);
+            assert_eq!(judge(noise(i)), None);
         }
-        assert_eq!(norms.judge(4.0), None, "four times is not five");
-        assert_eq!(norms.judge(1e-3), None, "short gradients are no danger");
-        assert_eq!(norms.judge(0.0), None);
-        let usual = norms.judge(20.0).unwrap();
+        assert_eq!(judge(4.0), None, "four times is not five");
+        assert_eq!(judge(1e-3), None, "short gradients are no danger");
+        assert_eq!(judge(0.0), None);
+        let usual = judge(20.0).unwrap();
         assert!((1.0..1.3).contains(&usual), "{usual}");
         // Where norms vary much, five times is usual.
         let mut wide = Norms::default();
         for i in 0..100 {
-            assert_eq!(wide.judge(f64::from(1 << (i * 7 % 10))), None);
+            assert_eq!(wide.judge((1 << (2 * (i * 7 % 10))) as f32), None);
         }
-        assert_eq!(wide.judge(2000.0), None);
+        assert_eq!(wide.judge(4e6), None);
     }
 
     #[test]
@@ -248,8 +257,13 @@ mod tests {
         assert_eq!(journal.words().unwrap(), "10 updates left out (numbers.jsonl)");
         let folder = tempfile::tempdir().unwrap();
         journal.write(folder.path()).unwrap();
-        assert_eq!(Journal::open(Some(folder.path()), 2).entries, journal.entries);
-        assert!(Journal::open(Some(folder.path()), 1).entries.is_empty());
+        let lines = std::fs::read_to_string(folder.path().join(NUMBERS)).unwrap();
+        let read: Vec<Entry> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(read, journal.entries);
+        let kept: Journal = serde_json::from_str(&serde_json::to_string(&journal).unwrap()).unwrap();
+        assert_eq!(kept, journal, "a checkpoint keeps it");
+        Journal::default().write(folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(folder.path().join(NUMBERS)).unwrap(), "", "a run that goes on says what it knows");
         assert_eq!(Journal::default().words(), None);
     }
 }

@@ -20,7 +20,7 @@ use crate::tensor::{Data, Tensor};
 use crate::train::checkpoint::{put_weights, tensors_of, with_counters, write_shared};
 use crate::train::step::{LOG_COLUMNS, log_rows, probabilities};
 use crate::train::{TrainConfig, TrainError};
-use crate::weights::{self, safetensors};
+use crate::weights::{self, NamedTensor, safetensors};
 
 /// A training between two of its steps.
 pub struct Live {
@@ -266,14 +266,36 @@ impl Live {
         Ok(Inspection { layers, kernels, probabilities })
     }
 
+    /// The present weights and running statistics, named.
+    async fn tensors(&mut self) -> Result<Vec<NamedTensor>, TrainError> {
+        let executor = self.fit.executor.as_mut();
+        let (trainable, buffers) = (executor.fetch_var(ParamStore::TRAINABLE), executor.fetch_var(ParamStore::BUFFERS));
+        Ok(tensors_of(&self.fit.params, &trainable.await?, &buffers.await?))
+    }
+
+    /// The network with its present weights for another executor: [`Model::init`](crate::nn::Model::init)'s store, and nothing else in it.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn store(&mut self) -> Result<ParamStore, TrainError> {
+        let tensors = self.tensors().await?;
+        let mut store = ParamStore::new();
+        self.fit.model.init(&mut store, self.fit.config.seed);
+        for tensor in &tensors {
+            let index = store.params().iter().position(|p| p.name == tensor.name);
+            if let (Some(index), Some(value)) = (index, tensor.data.as_f32()) {
+                store.set_value(index, value);
+            }
+        }
+        Ok(store)
+    }
+
     /// The weights as a safetensors file, as a run folder holds them.
     ///
     /// # Errors
     /// The device failed.
     pub async fn weights(&mut self) -> Result<Vec<u8>, TrainError> {
-        let executor = self.fit.executor.as_mut();
-        let (trainable, buffers) = (executor.fetch_var(ParamStore::TRAINABLE), executor.fetch_var(ParamStore::BUFFERS));
-        let tensors = tensors_of(&self.fit.params, &trainable.await?, &buffers.await?);
+        let tensors = self.tensors().await?;
         let all = with_counters(&tensors, self.step);
         safetensors::to_bytes(&all, &self.fit.metadata).map_err(|e| TrainError::setting("weights", e.to_string()))
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::journal::Journal;
 use super::stage::{Cache, Stage};
 use super::{EVAL_BATCH, Fit, json};
-use crate::exec::{ExecError, Executor};
+use crate::exec::{ExecError, Executor, host_has_room};
 use crate::graph::VarView;
 use crate::nn::{Head, Model};
 use crate::shape::Spec;
@@ -70,6 +70,12 @@ impl Fit {
         let loss = LossSettings { class_weights: weights, label_smoothing: config.label_smoothing };
 
         let mut store = ParamStore::new();
+        // The values, the optimizer's vectors for most optimizers, and copies on their way.
+        let numbers = model.trainable_numel();
+        if numbers.checked_mul(16).is_none_or(|bytes| !host_has_room(bytes)) {
+            let what = format!("the host has no room for {numbers} parameters");
+            return Err(ExecError::OutOfMemory(what).into());
+        }
         model.init(&mut store, config.seed);
         let (params, plans) = stages::plan(&config, &model, &mut store)?;
         let slots = add_slots(&mut store, &config.optimizer, stages::trained_len(&plans));
@@ -186,13 +192,14 @@ impl Fit {
             config,
             model,
             classes,
+            last_turn: None,
             params,
             store,
             executor,
             stages,
             current,
             slots,
-            sum: sum.map(|whole| whole.var),
+            gradients: sum,
             evals,
             train,
             others: hosts,
@@ -202,6 +209,7 @@ impl Fit {
             profile: None,
             journal: Journal::default(),
             stop: None,
+            every: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What mattered: the results averaged over everything but one setting.
 
-use super::grid::{Axis, Plan, Span, Values, word};
+use super::candidates::{Plan, word};
+use super::grid::{Axis, Span, Values};
 use super::ranking::Standing;
 use crate::report::search::Effect;
 use crate::stats::mean_std;

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use super::candidates::{Plan, word};
 use super::effects::{effects, labels};
-use super::grid::{Method, Plan, Values, word};
+use super::grid::{Method, Values};
 use super::ranking::{self, Standing};
 use super::{Outcome, Results, SearchError};
 use crate::data::Dataset;
@@ -13,7 +14,6 @@ use crate::fsio;
 use crate::report::data::{NetworkResult, RunSummary};
 use crate::report::search::{Figure, FinalFigures, Rung, SearchAxis, SearchRow, SearchSummary, search_report};
 use crate::stats::MeanStd;
-use crate::train::checkpoint::LAST;
 use crate::train::fit::Event;
 use crate::train::run::{self, Place, RESULT, environment, settings};
 use crate::train::{TrainConfig, TrainError};
@@ -225,7 +225,7 @@ pub fn refit(
     // Beside its place until it is whole, under the name that the report shows.
     let work = dir.join("refit");
     let folder = work.join(BEST);
-    let resume = holds(&folder, config) && folder.join(LAST).exists();
+    let resume = holds(&folder, config);
     if !resume {
         remove(&folder)?;
     }
@@ -237,7 +237,7 @@ pub fn refit(
         other => other.into(),
     })?;
     remove(&target)?;
-    fs::rename(&folder, &target).map_err(|e| fsio::FsError::new("write", &target, e))?;
+    fsio::rename_dir(&folder, &target)?;
     remove(&work)?;
     Ok(trained.summary.network)
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use toml::Value;
 
-use super::grid::{Method, Plan, Spec};
+use super::candidates::Plan;
+use super::grid::{Method, Spec};
 use super::{Results, SearchError};
 use crate::fsio;
 use crate::train::setting::{TomlFile, read_table};

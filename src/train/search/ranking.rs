@@ -1,6 +1,7 @@
 //! Candidates in order, the best first.
 
-use super::grid::{Metric, Plan};
+use super::candidates::Plan;
+use super::grid::Metric;
 use super::rungs::Stage;
 use super::{Record, Results, Scores, SearchError};
 use crate::stats::{MeanStd, mean_std};

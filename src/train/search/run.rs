@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
-use super::grid::{Plan, Trial, word};
+use super::candidates::{Plan, Trial, word};
 use super::{Journal, Outcome, Record, Results, Scores, SearchError, Shard};
 use crate::data::{Dataset, one_line};
 use crate::exec::{ExecError, Executor};
 use crate::fsio;
 use crate::metrics::Metrics;
-use crate::train::fit::StopAt;
 use crate::train::{Fit, Shared, TrainConfig, TrainError};
 
 /// What the search computes on.
@@ -257,7 +256,7 @@ impl Worker<'_> {
             None => (self.shelf.machine.device)().map_err(TrainError::from)?,
         };
         let mut fit = Fit::new(&trial.config, data, executor)?;
-        fit.stop_when(Arc::clone(&self.options.stop), StopAt::Step);
+        fit.stop_when(Arc::clone(&self.options.stop));
         let scores = self.scores(trial, &mut fit);
         self.executor = Some(fit.into_executor());
         scores
@@ -295,7 +294,9 @@ fn is_its_own(e: &TrainError) -> bool {
         | TrainError::Optimizer(_)
         | TrainError::Schedule(_)
         | TrainError::Metrics(_) => true,
-        TrainError::Exec(e) => matches!(e, ExecError::TooLarge { .. } | ExecError::OutOfMemory(_)),
+        TrainError::Exec(e) | TrainError::Fault { source: e, .. } => {
+            matches!(e, ExecError::TooLarge { .. } | ExecError::OutOfMemory(_))
+        }
         _ => false,
     }
 }

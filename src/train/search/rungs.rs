@@ -6,7 +6,8 @@
 //! a killed search goes on from the journal alone. Which candidates go on depends on finished rungs only, never on the order in
 //! which trials ended.
 
-use super::grid::{Method, Plan, Trial};
+use super::candidates::{Plan, Trial};
+use super::grid::Method;
 use super::ranking::{self, Standing};
 use super::{Results, SearchError};
 
