@@ -353,22 +353,23 @@ impl Fit {
                 self.cache(events)?;
             }
             let Begun { rows, seconds } = within.take().unwrap_or_default();
-            let (rows, (val_loss, val_accuracy)) = match self.epoch(epoch, rows, &mut step, &mut scheduler, &keeper, events)? {
-                Ran::Whole(rows, validated) => (rows, validated),
-                Ran::Until(rows) => {
-                    let midst = Begun { rows, seconds: seconds + start.elapsed().as_secs_f64() };
-                    if !keeper.has(step) && step > 0 {
-                        let within = Some(&midst);
-                        let (best, scheduler) = (best.as_ref(), &scheduler);
-                        keeper.save(self, Now { step, scheduler, epochs: &epochs, begun: &begun, best, within })?;
+            let (rows, (val_loss, val_accuracy)) =
+                match self.epoch(epoch, rows, &mut step, &mut scheduler, &keeper, events)? {
+                    Ran::Whole(rows, validated) => (rows, validated),
+                    Ran::Until(rows) => {
+                        let midst = Begun { rows, seconds: seconds + start.elapsed().as_secs_f64() };
+                        if !keeper.has(step) && step > 0 {
+                            let within = Some(&midst);
+                            let (best, scheduler) = (best.as_ref(), &scheduler);
+                            keeper.save(self, Now { step, scheduler, epochs: &epochs, begun: &begun, best, within })?;
+                        }
+                        if self.stopped() {
+                            return Err(self.interrupted(epoch, midst.rows.len(), &keeper, step));
+                        }
+                        within = Some(midst);
+                        continue;
                     }
-                    if self.stopped() {
-                        return Err(self.interrupted(epoch, midst.rows.len(), &keeper, step));
-                    }
-                    within = Some(midst);
-                    continue;
-                }
-            };
+                };
             let (train_loss, train_accuracy) = (mean(&rows, 0), mean(&rows, 1) / self.config.batch as f64);
             let row = EpochRow {
                 epoch,

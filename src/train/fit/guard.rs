@@ -459,7 +459,11 @@ impl Fit {
     /// The variables that a step changes, the log apart. The weights come first.
     fn changing(&self) -> Vec<VarId> {
         let slots = self.slots.iter().map(|(_, slot)| slot.var);
-        [ParamStore::TRAINABLE, ParamStore::BUFFERS].into_iter().chain(slots).chain(self.gradients.as_ref().map(|sum| sum.var)).collect()
+        [ParamStore::TRAINABLE, ParamStore::BUFFERS]
+            .into_iter()
+            .chain(slots)
+            .chain(self.gradients.as_ref().map(|sum| sum.var))
+            .collect()
     }
 
     fn take(&mut self, walk: &Walk<'_>) -> Result<State, TrainError> {

@@ -263,7 +263,11 @@ mod tests {
         let kept: Journal = serde_json::from_str(&serde_json::to_string(&journal).unwrap()).unwrap();
         assert_eq!(kept, journal, "a checkpoint keeps it");
         Journal::default().write(folder.path()).unwrap();
-        assert_eq!(std::fs::read_to_string(folder.path().join(NUMBERS)).unwrap(), "", "a run that goes on says what it knows");
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join(NUMBERS)).unwrap(),
+            "",
+            "a run that goes on says what it knows"
+        );
         assert_eq!(Journal::default().words(), None);
     }
 }
