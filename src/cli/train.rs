@@ -17,7 +17,7 @@ use crate::report::split_table;
 use crate::report::table::Table;
 use crate::train::profile::ProfileSummary;
 use crate::train::run::{self, Place};
-use crate::train::{Augment, Override, TrainConfig, TrainError, init};
+use crate::train::{Augment, OnNan, Override, TrainConfig, TrainError, init};
 
 /// Trains a network into a run folder.
 #[derive(Args, Debug)]
@@ -60,6 +60,10 @@ pub struct TrainArgs {
     /// Scale the gradient down where its norm is larger
     #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
     pub clip_grad_norm: Option<f64>,
+    /// What to do where loss, gradient or weights become NaN or infinite: stop (with the last good weights kept), skip (leave the
+    /// update out) or halve-lr (go back some steps, and on with half the learning rate)
+    #[arg(long, value_name = "HOW")]
+    pub on_nan: Option<OnNan>,
     /// Learning rate that the schedule starts from
     #[arg(long, allow_negative_numbers = true)]
     pub lr: Option<f64>,
@@ -155,6 +159,7 @@ impl TrainArgs {
         put(&mut sets, "recompute", &self.recompute.then_some(true))?;
         put(&mut sets, "cache_features", &self.cache_features.then_some(true))?;
         put(&mut sets, "clip_grad_norm", &self.clip_grad_norm)?;
+        put(&mut sets, "on_nan", &self.on_nan)?;
         put(&mut sets, "lr", &self.lr)?;
         put(&mut sets, "optimizer", &self.optimizer)?;
         put(&mut sets, "label_smoothing", &self.label_smoothing)?;

@@ -15,7 +15,7 @@ pub struct Scheduler {
 /// What a checkpoint must keep of a [`Scheduler`]; the settings are kept with the run's configuration.
 ///
 /// As JSON it needs a parser that reads floats exactly (`serde_json` with `float_roundtrip`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchedulerState {
     /// Steps that are done.
@@ -23,6 +23,25 @@ pub struct SchedulerState {
     /// What reduce-on-plateau remembers; absent for other schedules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plateau: Option<PlateauState>,
+    /// What every rate is multiplied by: 1, and less where a run halved its rates ([`Scheduler::halve`]).
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub scale: f64,
+}
+
+impl Default for SchedulerState {
+    fn default() -> Self {
+        Self { step: 0, plateau: None, scale: 1.0 }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref, clippy::float_cmp)]
+fn is_one(scale: &f64) -> bool {
+    *scale == 1.0
 }
 
 /// The memory of reduce-on-plateau.
@@ -51,7 +70,7 @@ impl Scheduler {
         }
         let fresh = PlateauState { lr: base_lr, best: None, bad_steps: 0, cooldown_left: 0 };
         let plateau = plateau_of(&schedule).map(|_| fresh);
-        Ok(Self { schedule, base_lr, state: SchedulerState { step: 0, plateau } })
+        Ok(Self { schedule, base_lr, state: SchedulerState { plateau, ..SchedulerState::default() } })
     }
 
     /// A schedule that goes on where [`Scheduler::state`] was taken; its rates are the same bit for bit.
@@ -68,17 +87,29 @@ impl Scheduler {
         if state.plateau.as_ref().is_some_and(|p| !(p.lr.is_finite() && p.lr >= 0.0)) {
             return Err(ScheduleError::State { schedule, reason: "its rate is negative or not finite" });
         }
+        if !(state.scale > 0.0 && state.scale <= 1.0) {
+            return Err(ScheduleError::State {
+                schedule,
+                reason: "the factor of its rates is not above 0 and at most 1",
+            });
+        }
         scheduler.state = state;
         Ok(scheduler)
+    }
+
+    /// Halves all rates from here on. A power of two changes no digits, so the rates are half of what they were, bit for bit.
+    pub fn halve(&mut self) {
+        self.state.scale /= 2.0;
     }
 
     /// The learning rate of the coming step.
     #[must_use]
     pub fn lr(&self) -> f64 {
-        match &self.state.plateau {
+        let rate = match &self.state.plateau {
             Some(plateau) if self.state.step >= self.warmup() => plateau.lr,
             _ => self.schedule.rate(self.base_lr, self.state.step),
-        }
+        };
+        self.state.scale * rate
     }
 
     /// Goes on by one step. Reduce-on-plateau judges `metric`: one that is not a number counts as no improvement, and
@@ -185,6 +216,28 @@ mod tests {
             r#"{"name":"warmup","start_factor":0.5,"total_iters":2,"then":{"name":"step","step_size":2,"gamma":0.1}}"#;
         close(&rates(then, 1.0, 7), &[0.5, 0.75, 1.0, 1.0, 0.1, 0.1, 0.01]);
         close(&rates(r#"{"name":"constant"}"#, 0.3, 2), &[0.3, 0.3]);
+    }
+
+    #[test]
+    fn halved_rates_stay_halved_in_a_saved_state() {
+        let schedule = parse(r#"{"name":"cosine","t_max":10}"#);
+        let mut plain = Scheduler::new(schedule.clone(), 0.3).unwrap();
+        assert!(!serde_json::to_string(plain.state()).unwrap().contains("scale"), "equal runs write equal checkpoints");
+        let mut halved = plain.clone();
+        halved.step(None);
+        halved.halve();
+        halved.halve();
+        let text = serde_json::to_string(halved.state()).unwrap();
+        let mut resumed = Scheduler::resume(schedule.clone(), 0.3, serde_json::from_str(&text).unwrap()).unwrap();
+        for _ in 0..12 {
+            plain.step(None);
+            assert_eq!(halved.lr().to_bits(), (plain.lr() / 4.0).to_bits());
+            assert_eq!(resumed.lr().to_bits(), halved.lr().to_bits());
+            halved.step(None);
+            resumed.step(None);
+        }
+        let bad = SchedulerState { scale: f64::NAN, ..SchedulerState::default() };
+        assert!(Scheduler::resume(schedule, 0.3, bad).is_err());
     }
 
     #[test]

@@ -16,6 +16,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use super::fit::Journal;
+use super::numbers::spoiled_tensors;
 use super::step::LOG_COLUMNS;
 use crate::exec::Executor;
 use crate::graph::VarView;
@@ -64,6 +66,9 @@ pub struct LoopState {
     /// How far the epoch after `epochs` has come; absent between two epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Within>,
+    /// What the run met that is out of the ordinary.
+    #[serde(default, skip_serializing_if = "Journal::is_empty")]
+    pub numbers: Journal,
 }
 
 impl LoopState {
@@ -190,14 +195,23 @@ fn counters(tensors: &[NamedTensor], steps: u64) -> Vec<NamedTensor> {
 /// Writes the weights to use, which `steps` steps have made.
 ///
 /// # Errors
-/// The file cannot be written.
+/// They hold NaN or infinity, or the file cannot be written.
 pub fn save_best(
     path: &Path,
     tensors: &[NamedTensor],
     steps: u64,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), TrainError> {
+    refuse_spoiled(path, tensors)?;
     Ok(weights::save_sealed(path, &with_counters(tensors, steps), metadata, None)?)
+}
+
+/// No checkpoint replaces a good one that holds NaN or infinity.
+fn refuse_spoiled(path: &Path, tensors: &[NamedTensor]) -> Result<(), TrainError> {
+    match spoiled_tensors(tensors) {
+        None => Ok(()),
+        Some(tensor) => Err(TrainError::SpoiledCheckpoint { path: path.to_owned(), tensor: Box::new(tensor) }),
+    }
 }
 
 /// The weights to use as they stand in a file.
@@ -209,7 +223,7 @@ pub fn with_counters(tensors: &[NamedTensor], steps: u64) -> Vec<NamedTensor> {
 /// Writes the checkpoint to go on from. With `keep` the one that was there becomes `last.previous.safetensors`.
 ///
 /// # Errors
-/// The device failed, or the file cannot be written.
+/// It would hold NaN or infinity, the device failed, or the file cannot be written.
 pub fn save_last(
     folder: &Path,
     executor: &mut dyn Executor,
@@ -229,6 +243,8 @@ pub fn save_last(
     for best in extras.best.unwrap_or_default() {
         tensors.push(NamedTensor { name: format!("{BEST_PREFIX}{}", best.name), ..best.clone() });
     }
+    // Before the log, whose rows of updates that were left out are NaN.
+    refuse_spoiled(&path, &tensors)?;
     if let Some(rows) = extras.rows {
         let shape = vec![rows.len(), LOG_COLUMNS];
         tensors.push(NamedTensor { name: LOG.to_owned(), shape, data: TensorData::F32(rows.as_flattened().to_vec()) });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::normalize::Normalize;
+use super::numbers::OnNan;
 use super::setting::TomlFile;
 use super::stages::{self, Decay, Stage};
 use super::{TrainError, overrides};
@@ -84,6 +85,8 @@ pub struct TrainConfig {
     pub normalize: Normalize,
     /// An unreadable image is an error.
     pub strict: bool,
+    /// What is done where loss, gradient or weights become NaN or infinite.
+    pub on_nan: OnNan,
     /// Minutes between two checkpoints within an epoch, beside those after each epoch; 0: none. It changes no bit of the result.
     #[serde(skip_serializing_if = "is_usual")]
     pub checkpoint_minutes: f64,
@@ -147,6 +150,7 @@ impl Default for TrainConfig {
             std: None,
             normalize: Normalize::Measured,
             strict: false,
+            on_nan: OnNan::Stop,
             checkpoint_minutes: CHECKPOINT_MINUTES,
             init: None,
             key_map: Vec::new(),
@@ -288,15 +292,21 @@ impl TrainConfig {
     }
 
     /// Whether a run with these settings may go on with `other`: the number of epochs, the patience, the path of the data
-    /// (whose content is checked apart), how unreadable files are met and how often checkpoints are written may change, nothing else.
+    /// (whose content is checked apart), how unreadable files and NaN are met and how often checkpoints are written may change, nothing else.
     ///
     /// # Errors
     /// [`TrainError::Setting`] says that the settings differ.
     pub fn allows(&self, other: &Self) -> Result<(), TrainError> {
         let common = |c: &Self| {
-            let checkpoint_minutes = CHECKPOINT_MINUTES;
-            let common =
-                Self { epochs: 1, patience: 0, data: String::new(), strict: false, checkpoint_minutes, ..c.clone() };
+            let common = Self {
+                epochs: 1,
+                patience: 0,
+                data: String::new(),
+                strict: false,
+                on_nan: OnNan::Stop,
+                checkpoint_minutes: CHECKPOINT_MINUTES,
+                ..c.clone()
+            };
             common.to_toml()
         };
         let (ours, theirs) = (common(self)?, common(other)?);

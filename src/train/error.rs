@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::numbers::NonFinite;
+
 /// Training, evaluation or prediction failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -159,16 +161,44 @@ pub enum TrainError {
     },
     /// NaN or infinity.
     #[error(
-        "the {what} became NaN or infinite in epoch {epoch}, step {step}: try a lower --lr; the best weights so far are kept"
+        "the {what} became NaN or infinite in epoch {epoch}, step {step}{}: try a lower --lr, --clip-grad-norm or --on-nan halve-lr{}",
+        details(tensor.as_deref(), tried.as_deref()),
+        where_kept(kept.as_ref())
     )]
     Diverged {
-        /// Loss or gradient.
+        /// Loss, gradient, weights or validation output.
         what: &'static str,
         /// From 1.
         epoch: u32,
         /// From 1.
         step: usize,
+        /// The first tensor in graph order; `None` where nobody looked, or where it does not show with every value kept.
+        tensor: Option<Box<NonFinite>>,
+        /// What was done about it in vain.
+        tried: Option<String>,
+        /// The file with the last weights whose loss and gradient were finite.
+        kept: Option<PathBuf>,
     },
+    /// A run cannot begin with such weights.
+    #[error("the weights to begin with hold NaN or infinity: {0}; begin with others")]
+    SpoiledWeights(Box<NonFinite>),
+    /// NaN or infinity in what was to be written into a checkpoint.
+    #[error("{} was not written, because it would hold NaN or infinity: {tensor}", path.display())]
+    SpoiledCheckpoint {
+        /// The file, which is as it was.
+        path: PathBuf,
+        /// The first of the tensors.
+        tensor: Box<NonFinite>,
+    },
+}
+
+fn details(tensor: Option<&NonFinite>, tried: Option<&str>) -> String {
+    let tensor = tensor.map(|t| format!(", first in {t}")).unwrap_or_default();
+    tensor + &tried.map(|t| format!("; {t}")).unwrap_or_default()
+}
+
+fn where_kept(kept: Option<&PathBuf>) -> String {
+    kept.map(|path| format!("; the last good weights are in {}", path.display())).unwrap_or_default()
 }
 
 /// Where a training was stopped.

@@ -1,6 +1,8 @@
 //! The loop: epochs of steps, validation after each, the best weights kept.
 
 mod faults;
+mod guard;
+mod journal;
 mod live;
 mod saving;
 mod setup;
@@ -27,9 +29,12 @@ use crate::optim::{Schedule, Scheduler};
 use crate::report::data::EpochRow;
 use crate::store::{Param, ParamStore};
 use crate::weights::WeightsFile;
+use guard::Walk;
 use saving::{Begun, Keeper, Now, Ran, read_seconds};
 use stage::{Current, Stage};
 
+pub use guard::GOOD;
+pub use journal::{Entry, Happened, Journal, NUMBERS};
 pub use live::{Inspection, LayerValues, Live, Validated};
 pub use saving::METRICS;
 
@@ -87,6 +92,7 @@ pub struct Fit {
     content_hash: String,
     metadata: BTreeMap<String, String>,
     profile: Option<Profile>,
+    journal: Journal,
     stop: Option<Arc<AtomicBool>>,
     every: Option<Duration>,
 }
@@ -102,6 +108,7 @@ pub struct Start {
     begun: Vec<u32>,
     /// The epoch in whose midst it is.
     within: Option<Begun>,
+    journal: Journal,
     resumed: bool,
     /// Whether `last.safetensors` is what it begins with.
     whole: bool,
@@ -216,12 +223,16 @@ impl Fit {
         Ok(Some(probabilities(&logits, self.model.outputs())))
     }
 
-    fn validate(&mut self) -> Result<(f64, f64), TrainError> {
+    /// Loss and accuracy of the validation images; or the first image for which the network gives no numbers.
+    fn validate(&mut self) -> Result<Result<(f64, f64), usize>, TrainError> {
         let p = self.predict_validation()?;
         let p = p.ok_or_else(|| TrainError::setting("data", "has no validation images"))?;
+        if let Some(bad) = p.iter().position(|p| !p.is_finite()) {
+            return Ok(Err(bad / self.classes.max(1)));
+        }
         let labels = &self.images("val").expect("it was just predicted").labels;
         let metrics = crate::metrics::Metrics::new(labels, &p, self.classes)?;
-        Ok((metrics.log_loss, metrics.accuracy))
+        Ok(Ok((metrics.log_loss, metrics.accuracy)))
     }
 
     /// The beginning of a new run, with the weights of `init` where the settings name any; or, with a folder, of one that goes on
@@ -243,6 +254,7 @@ impl Fit {
                 step: 0,
                 begun: Vec::new(),
                 within: None,
+                journal: Journal::default(),
                 resumed: false,
                 whole: false,
                 notes,
@@ -275,6 +287,7 @@ impl Fit {
             step: state.step,
             begun,
             within,
+            journal: state.numbers,
             resumed: true,
             whole,
             notes: Vec::from_iter(other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref())),
@@ -305,11 +318,13 @@ impl Fit {
             mut step,
             mut begun,
             mut within,
+            journal,
             resumed,
             whole,
             notes,
             warning,
         } = start;
+        self.journal = journal;
         let mut keeper = Keeper::new(folder, whole, step, self.every);
         let now =
             Now { step, scheduler: &scheduler, epochs: &epochs, begun: &begun, best: best.as_ref(), within: None };
@@ -328,6 +343,7 @@ impl Fit {
                 begun.push(epoch);
                 if stage > 0 {
                     scheduler = self.begin(stage)?;
+                    self.journal.begin_stage();
                 }
             }
             if begins || !entered {
@@ -337,24 +353,24 @@ impl Fit {
                 self.cache(events)?;
             }
             let Begun { rows, seconds } = within.take().unwrap_or_default();
-            let rows = match self.epoch(epoch, rows, &mut step, &mut scheduler, &keeper, events)? {
-                Ran::Whole(rows) => rows,
-                Ran::Until(rows) => {
-                    let midst = Begun { rows, seconds: seconds + start.elapsed().as_secs_f64() };
-                    if !keeper.has(step) && step > 0 {
-                        let within = Some(&midst);
-                        let (best, scheduler) = (best.as_ref(), &scheduler);
-                        keeper.save(self, Now { step, scheduler, epochs: &epochs, begun: &begun, best, within })?;
+            let (rows, (val_loss, val_accuracy)) =
+                match self.epoch(epoch, rows, &mut step, &mut scheduler, &keeper, events)? {
+                    Ran::Whole(rows, validated) => (rows, validated),
+                    Ran::Until(rows) => {
+                        let midst = Begun { rows, seconds: seconds + start.elapsed().as_secs_f64() };
+                        if !keeper.has(step) && step > 0 {
+                            let within = Some(&midst);
+                            let (best, scheduler) = (best.as_ref(), &scheduler);
+                            keeper.save(self, Now { step, scheduler, epochs: &epochs, begun: &begun, best, within })?;
+                        }
+                        if self.stopped() {
+                            return Err(self.interrupted(epoch, midst.rows.len(), &keeper, step));
+                        }
+                        within = Some(midst);
+                        continue;
                     }
-                    if self.stopped() {
-                        return Err(self.interrupted(epoch, midst.rows.len(), &keeper, step));
-                    }
-                    within = Some(midst);
-                    continue;
-                }
-            };
+                };
             let (train_loss, train_accuracy) = (mean(&rows, 0), mean(&rows, 1) / self.config.batch as f64);
-            let (val_loss, val_accuracy) = self.validate()?;
             let row = EpochRow {
                 epoch,
                 train_loss,
@@ -396,46 +412,55 @@ impl Fit {
         checkpoint::write_shared(self.executor.as_mut(), &self.store)
     }
 
-    /// One epoch of training images, or what is left of it where `rows` of its log are there; gives the log.
+    /// One epoch of training images, or what is left of it where `rows` of its log are there, and a look at the validation images.
     fn epoch(
         &mut self,
         epoch: u32,
-        mut rows: Vec<[f32; LOG_COLUMNS]>,
+        rows: Vec<[f32; LOG_COLUMNS]>,
         step: &mut u64,
         scheduler: &mut Scheduler,
         keeper: &Keeper<'_>,
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Ran, TrainError> {
         let order = self.config.sampler.epoch(&self.train.labels, self.classes, self.config.seed, epoch);
-        let (batch, first) = (self.config.batch, rows.len());
-        let batches = order.images.chunks_exact(batch).zip(order.repeats.chunks_exact(batch));
-        for (row, (chosen, repeats)) in batches.take(self.steps).enumerate().skip(first) {
-            if self.stopped() || (row > first && keeper.is_due()) {
-                self.look(epoch, row, &mut rows)?;
-                return Ok(Ran::Until(rows));
+        let first = rows.len();
+        let mut walk = Walk { epoch, order: &order, row: first, step: *step, scheduler: scheduler.clone() };
+        let (mut guard, folder) = (self.guard(&walk, rows)?, keeper.folder());
+        let validated = loop {
+            while walk.row < self.steps {
+                if !self.stopped() && !(walk.row > first && keeper.is_due()) {
+                    self.go_on(&mut guard, &mut walk, folder, events)?;
+                } else if self.look(&mut guard, &mut walk, folder, events)? {
+                    (*step, *scheduler) = (walk.step, walk.scheduler);
+                    return Ok(Ran::Until(guard.rows));
+                }
             }
-            self.turn((epoch, row), (chosen, repeats), step, scheduler)?;
-            if (row + 1) % LOOK_EVERY == 0 || row + 1 == self.steps {
-                let seen = rows.len();
-                self.look(epoch, row + 1, &mut rows)?;
-                let loss = mean(&rows[seen..], 0);
-                events(Event::Step { epoch, step: row + 1, steps: self.steps, loss });
+            // Validation may take long as well.
+            if self.stopped() {
+                break None;
             }
-        }
-        // Validation may take long as well.
-        Ok(if self.stopped() { Ran::Until(rows) } else { Ran::Whole(rows) })
+            match self.validate()? {
+                Ok(figures) => break Some(figures),
+                Err(image) => self.bad_validation(&mut guard, &mut walk, image, folder, events)?,
+            }
+        };
+        (*step, *scheduler) = (walk.step, walk.scheduler);
+        let Some(figures) = validated else { return Ok(Ran::Until(guard.rows)) };
+        self.journal.end_epoch(epoch, events);
+        Ok(Ran::Whole(guard.rows, figures))
     }
 
-    /// Adds what is new in the log of an epoch, of which so many steps are done.
-    fn look(&mut self, epoch: u32, done: usize, rows: &mut Vec<[f32; LOG_COLUMNS]>) -> Result<(), TrainError> {
-        let seen = rows.len();
-        if done > seen {
-            let log = self.stages[self.current.stage].step.log(self.executor.as_mut(), done)?;
-            // What an earlier process has logged is not on the device.
-            rows.extend_from_slice(&log[seen..]);
-            check_finite(&rows[seen..], epoch, seen)?;
-        }
-        Ok(())
+    /// Which of the optimizer's steps, counted from 1, a step of an epoch belongs to. It counts the steps of its stage.
+    fn update_number(&self, epoch: u32, row: usize) -> u64 {
+        let accumulate = self.config.accumulate;
+        let before = u64::from(epoch - self.current.first) * (self.steps / accumulate) as u64;
+        before + (row / accumulate) as u64 + 1
+    }
+
+    /// What the run met that is out of the ordinary, in a line; `None` where there was nothing.
+    #[must_use]
+    pub fn remarks(&self) -> Option<String> {
+        self.journal.words()
     }
 
     /// Whether the schedule of a stage goes on once an epoch, not once an update.
@@ -454,10 +479,7 @@ impl Fit {
         self.last_turn = Some((epoch, row + 1));
         let accumulate = self.config.accumulate;
         let (stage, programs) = (self.current.stage, self.current.programs);
-        // The optimizer counts the steps of its stage.
-        let epochs_before = u64::from(epoch - self.current.first);
-        let updates_before = epochs_before * (self.steps / accumulate) as u64;
-        let (lr, update) = (scheduler.lr(), updates_before + (row / accumulate) as u64 + 1);
+        let (lr, update) = (scheduler.lr(), self.update_number(epoch, row));
         let turn = Turn { chosen, repeats, seed: self.config.seed, step: *step, update, lr, row };
         let (recorded, executor) = (&self.stages[stage].step, self.executor.as_mut());
         let host = Host { images: &self.train, features: self.current.features() };
@@ -477,9 +499,15 @@ impl Fit {
     }
 }
 
-/// The mean of a column of the log.
+/// The mean of a column of the log, without the rows of updates that were left out.
 fn mean(rows: &[[f32; LOG_COLUMNS]], column: usize) -> f64 {
-    rows.iter().map(|r| f64::from(r[column])).sum::<f64>() / rows.len().max(1) as f64
+    let counted = || rows.iter().filter(|row| !is_bad(row));
+    counted().map(|r| f64::from(r[column])).sum::<f64>() / counted().count().max(1) as f64
+}
+
+/// Whether a row of the log tells of NaN or infinity in loss or gradient. The host tests bits as they are, unlike a shader.
+fn is_bad(&[loss, _, squared, others]: &[f32; LOG_COLUMNS]) -> bool {
+    !loss.is_finite() || !squared.is_finite() || others.is_nan() || others > 0.0
 }
 
 /// What to say where a run goes on with other kernels than it began with: it goes on well, but to other last bits.
@@ -494,17 +522,11 @@ fn other_kernels(before: Option<&str>, now: Option<&str>) -> Option<String> {
     })
 }
 
-/// Refuses rows of the log whose loss or gradient is NaN or infinite, which the host tests as any number.
+/// Refuses rows of the log whose loss or gradient is NaN or infinite.
 fn check_finite(rows: &[[f32; LOG_COLUMNS]], epoch: u32, first: usize) -> Result<(), TrainError> {
-    for (i, row) in rows.iter().enumerate() {
-        let what = match row {
-            [loss, ..] if !loss.is_finite() => "loss",
-            [_, _, norm, bad] if *bad > 0.0 || !norm.is_finite() => "gradient",
-            _ => continue,
-        };
-        return Err(TrainError::Diverged { what, epoch, step: first + i + 1 });
-    }
-    Ok(())
+    let Some(i) = rows.iter().position(is_bad) else { return Ok(()) };
+    let what = if rows[i][0].is_finite() { "gradient" } else { "loss" };
+    Err(TrainError::Diverged { what, epoch, step: first + i + 1, tensor: None, tried: None, kept: None })
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, TrainError> {

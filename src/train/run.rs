@@ -10,7 +10,7 @@ use super::checkpoint::{self, BEST, LAST};
 use super::config::TrainConfig;
 use super::describe::{data_info, title};
 use super::evaluate::assess;
-use super::fit::{Event, Fit, METRICS, Outcome};
+use super::fit::{Event, Fit, GOOD, METRICS, NUMBERS, Outcome};
 use super::predictions::{PREDICTIONS, Predictions, SplitPredictions};
 use super::profile::Profile;
 use crate::data::{Dataset, Images};
@@ -64,7 +64,9 @@ impl Place<'_> {
         let begun = self.folder.exists() && !holds(BEST) && (holds(CONFIG) || fsio::is_bare(self.folder));
         match self.resume {
             true if !checkpoint && !begun => Err(TrainError::NoRun { path: self.folder.to_owned(), missing: LAST }),
-            false if checkpoint || holds(BEST) => Err(TrainError::RunExists { path: self.folder.to_owned() }),
+            false if checkpoint || holds(BEST) || holds(GOOD) => {
+                Err(TrainError::RunExists { path: self.folder.to_owned() })
+            }
             _ => Ok(fsio::check_writable(self.folder)?),
         }
     }
@@ -72,9 +74,9 @@ impl Place<'_> {
 
 /// Takes a new folder away again in which nothing but the settings, or the log of an epoch without its checkpoint, was written.
 fn abandon(folder: &Path) {
-    if !checkpoint::any(folder) && !folder.join(BEST).exists() {
+    if !checkpoint::any(folder) && [BEST, GOOD].iter().all(|name| !folder.join(name).exists()) {
         // Best effort: the error that ended the run is the one to report.
-        for name in [CONFIG, METRICS] {
+        for name in [CONFIG, METRICS, NUMBERS] {
             let _ = fs::remove_file(folder.join(name));
         }
         let _ = fs::remove_dir(folder);
@@ -162,6 +164,7 @@ pub fn train(
             let kernels = fit.kernel_set().unwrap_or_else(|| "the table's".to_owned());
             let mut environment = environment(&place.device);
             environment.insert(1, ("kernels".to_owned(), kernels));
+            environment.extend(fit.remarks().map(|words| ("numbers".to_owned(), words)));
             environment
         },
         data: info,

@@ -1,5 +1,7 @@
 //! The recorded step: gather a batch, forward, loss, backward, optimizer, log; and the evaluation pass.
 
+mod diagnose;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -331,7 +333,14 @@ impl TrainStep {
 /// The first `rows` rows of a log.
 #[must_use]
 pub fn log_rows(log: &Tensor, rows: usize) -> Vec<[f32; LOG_COLUMNS]> {
-    log.to_f32().as_chunks::<LOG_COLUMNS>().0.iter().take(rows).copied().collect()
+    // In f64 a number may be finite that f32 has no room for: then it stays so.
+    let narrow =
+        |x: f64| if x.is_finite() { x.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 } else { x as f32 };
+    let cells = match log.data() {
+        Data::F64(cells) => cells.iter().map(|&x| narrow(x)).collect(),
+        _ => log.to_f32(),
+    };
+    cells.as_chunks::<LOG_COLUMNS>().0.iter().take(rows).copied().collect()
 }
 
 /// The activations that a step holds when it computes the others twice: what it begins with (the images, or what is before step

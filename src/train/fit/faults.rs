@@ -12,7 +12,7 @@ impl Fit {
     /// fails ends it; nothing is written after that, so the last checkpoint stays what it is.
     ///
     /// # Errors
-    /// NaN in loss or gradient, a device ([`TrainError::Fault`]) or a disk that fails; [`TrainError::Interrupted`] where it was stopped.
+    /// NaN or infinity that the settings do not bear, a device ([`TrainError::Fault`]) or a disk that fails; [`TrainError::Interrupted`] where it was stopped.
     pub fn run(
         &mut self,
         start: Start,

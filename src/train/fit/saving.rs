@@ -31,8 +31,8 @@ pub(super) struct Begun {
 
 /// How far [`Fit::epoch`] came.
 pub(super) enum Ran {
-    /// To the end.
-    Whole(Vec<[f32; LOG_COLUMNS]>),
+    /// To the end; with loss and accuracy of the validation images.
+    Whole(Vec<[f32; LOG_COLUMNS]>, (f64, f64)),
     /// To a step after which a checkpoint is wanted.
     Until(Vec<[f32; LOG_COLUMNS]>),
 }
@@ -66,6 +66,11 @@ impl<'a> Keeper<'a> {
         Self { folder, whole, saved, at: Instant::now(), every }
     }
 
+    /// Where the files are, if any are written.
+    pub fn folder(&self) -> Option<&'a Path> {
+        self.folder
+    }
+
     /// Whether the next step must wait for a checkpoint.
     pub fn is_due(&self) -> bool {
         self.folder.is_some() && self.every.is_some_and(|every| self.at.elapsed() >= every)
@@ -85,6 +90,7 @@ impl<'a> Keeper<'a> {
             return Ok(None);
         }
         write_metrics(&folder.join(METRICS), now.epochs)?;
+        fit.journal.write(folder)?;
         let (Some(best), path) = (now.best, folder.join(BEST)) else { return Ok(None) };
         let problem = match checkpoint::holds(&path, &best.tensors) {
             Ok(true) => return Ok(None),
@@ -128,6 +134,7 @@ impl<'a> Keeper<'a> {
             content_hash: fit.content_hash.clone(),
             kernels: fit.executor.kernel_set(),
             best_step: now.best.map(|best| best.step),
+            numbers: fit.journal.clone(),
             within: now.within.map(|begun| Within { steps: begun.rows.len(), seconds: begun.seconds }),
         };
         let extras = Extras {
@@ -137,6 +144,7 @@ impl<'a> Keeper<'a> {
         };
         let executor = fit.executor.as_mut();
         save_last(folder, executor, (&fit.params, &fit.slots), (&fit.metadata, &state), extras, self.whole)?;
+        fit.journal.write(folder)?;
         (self.whole, self.saved, self.at) = (true, now.step, Instant::now());
         if let Some(best) = now.best.filter(|_| own) {
             save_best(&folder.join(BEST), &best.tensors, best.step, &fit.metadata)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::journal::Journal;
 use super::stage::{Cache, Stage};
 use super::{EVAL_BATCH, Fit, json};
 use crate::exec::{ExecError, Executor, host_has_room};
@@ -206,6 +207,7 @@ impl Fit {
             content_hash: data.content_hash,
             metadata,
             profile: None,
+            journal: Journal::default(),
             stop: None,
             every: None,
         })

@@ -53,6 +53,11 @@ impl Current {
         self.kept[0].as_deref()
     }
 
+    /// The validation images' features, where the host holds them.
+    pub fn val_features(&self) -> Option<&[f32]> {
+        self.kept[1].as_deref()
+    }
+
     fn release(&mut self, executor: &mut dyn Executor) {
         self.programs.release(executor);
         self.eval.take().into_iter().for_each(|program| executor.release(program));
