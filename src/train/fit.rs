@@ -428,7 +428,8 @@ impl Fit {
         let (mut guard, folder) = (self.guard(&walk, rows)?, keeper.folder());
         let validated = loop {
             while walk.row < self.steps {
-                if !self.stopped() && !(walk.row > first && keeper.is_due()) {
+                let ends = self.stopped() || (walk.row > first && keeper.is_due());
+                if !ends {
                     self.go_on(&mut guard, &mut walk, folder, events)?;
                 } else if self.look(&mut guard, &mut walk, folder, events)? {
                     (*step, *scheduler) = (walk.step, walk.scheduler);

@@ -12,7 +12,7 @@ use radiograd::rng::{Rng, Stream};
 use radiograd::store::ParamStore;
 use radiograd::tensor::{Data, Tensor};
 
-use super::judge::{Outcome, Reference, Running, run, same_bits};
+use super::judge::{Outcome, Reference, Running, run, same_bits, same_numbers};
 use super::{Built, Leaf, Recipe, plan};
 
 /// What was seen, over all graphs.
@@ -252,8 +252,8 @@ impl Gpus {
             judge("GPU, not fused", &unfused.map_err(text)?)?;
         }
         match turn % 4 {
-            0 => same_bits("bindings apart", &run(built, &mut self.apart).map_err(text)?, &first)?,
-            1 => same_bits("checked, between guards", &guarded(built, &mut self.checked)?, &first)?,
+            0 => same_numbers("bindings apart", &run(built, &mut self.apart).map_err(text)?, &first)?,
+            1 => same_numbers("checked, between guards", &guarded(built, &mut self.checked)?, &first)?,
             2 => judge("GPU, plain kernels", &guarded(built, &mut self.plain)?)?,
             _ => {
                 if let Some(moved) = with_recomputing(built) {

@@ -181,7 +181,17 @@ impl Reference {
 
 /// That two outcomes have the same bits.
 pub fn same_bits(what: &str, a: &Outcome, b: &Outcome) -> Result<(), String> {
-    let bits = |t: &Tensor| -> Vec<u32> { t.to_f32().iter().map(|v| v.to_bits()).collect() };
+    same(what, a, b, f32::to_bits)
+}
+
+/// That two outcomes have the same bits, but for the sign of zero, which WGSL leaves to whoever compiles a shader: other text, such as
+/// that with checks of every index, may give the other one.
+pub fn same_numbers(what: &str, a: &Outcome, b: &Outcome) -> Result<(), String> {
+    same(what, a, b, |v| if v == 0.0 { 0 } else { v.to_bits() })
+}
+
+fn same(what: &str, a: &Outcome, b: &Outcome, bits: impl Fn(f32) -> u32) -> Result<(), String> {
+    let bits = |t: &Tensor| -> Vec<u32> { t.to_f32().into_iter().map(&bits).collect() };
     for (i, (a, b)) in a.all().zip(b.all()).enumerate() {
         if bits(a) != bits(b) {
             let show = |t: &Tensor| t.to_f32().into_iter().take(8).collect::<Vec<_>>();

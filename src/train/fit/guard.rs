@@ -370,7 +370,7 @@ impl Fit {
         let state = self.take(walk)?;
         let turn = self.next_turn(walk);
         let Self { executor, stages, train, current, .. } = self;
-        let host = Host { images: &**train, features: current.features() };
+        let host = Host { images: train, features: current.features() };
         let step = &stages[current.stage].step;
         Ok(step.first_non_finite(executor.as_mut(), host, &turn, &mut |executor| state.write(executor))?)
     }
@@ -452,7 +452,7 @@ impl Fit {
     /// Submits a step without its update.
     fn submit(&mut self, turn: &Turn<'_>) -> Result<(), TrainError> {
         let Self { executor, stages, train, current, .. } = self;
-        let host = Host { images: &**train, features: current.features() };
+        let host = Host { images: train, features: current.features() };
         Ok(stages[current.stage].step.run(executor.as_mut(), current.programs.step, host, turn)?)
     }
 
