@@ -146,6 +146,9 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 pub fn check_writable(folder: &Path) -> Result<(), FsError> {
     let there = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    if !there.is_dir() {
+        return Err(FsError::new("create the folder", folder, io::ErrorKind::NotADirectory.into()));
+    }
     tempfile::tempfile_in(there).map(drop).map_err(|e| FsError::new("write into", folder, plain(e)))
 }
 

@@ -222,7 +222,7 @@ fn folders_that_cannot_be_written() {
     #[cfg(target_os = "linux")]
     {
         // There, but nobody writes into it.
-        lab.training_fails(&[("--out", "/proc")], &["cannot write /proc/config.toml"]);
+        lab.training_fails(&[("--out", "/proc")], &["cannot write into /proc"]);
         let study = ["study", "depth", "--quiet", "--data", "ok", "--size", "16", "--device", "cpu", "--out", "/proc"];
         lab.fails(&study, &["cannot write into /proc"]);
     }
