@@ -219,7 +219,7 @@ fn killed_ten_times_it_finishes_every_trial_once() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_between_trials_and_the_same_command_goes_on() {
-    let grid = GRID.replace("epochs = 2", "epochs = 60");
+    let grid = GRID.replace("epochs = 2", "epochs = 240");
     let lab = lab(&grid);
     let args = search("out", &["--no-refit", "--jobs", "1"]);
     let journal = lab.path("out/trials.jsonl");
