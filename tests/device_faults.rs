@@ -4,6 +4,8 @@
 //! `RADIOGRAD_FAULTS=1` tries every call with every error, in the place of every call with one of them.
 
 mod common;
+#[path = "common/phantom.rs"]
+mod phantom;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -11,9 +13,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use phantom::phantom;
 use radiograd::cpu;
-use radiograd::data::phantom::PhantomSizes;
-use radiograd::data::{CachePolicy, Dataset, LoadOptions, Source, Splits, load};
+use radiograd::data::Dataset;
 use radiograd::exec::{Call, ExecError, Executor, Faulty, Verdict};
 use radiograd::gpu::{self, Options};
 use radiograd::graph::Graph;
@@ -23,18 +25,9 @@ use radiograd::store::ParamStore;
 use radiograd::tensor::Tensor;
 use radiograd::train::{Fit, TrainConfig, TrainError};
 
+/// Images of the phantom set for training, validation and test.
+const IMAGES: [usize; 3] = [64, 20, 20];
 const LAST: &str = "last.safetensors";
-
-fn phantom() -> Dataset {
-    let options = LoadOptions {
-        size: (28, 28),
-        splits: Splits::STUDY,
-        cache: CachePolicy::Off,
-        phantom: PhantomSizes { train: 64, val: 20, test: 20 },
-        ..LoadOptions::default()
-    };
-    load(&Source::Phantom, &options).unwrap()
-}
 
 fn config() -> TrainConfig {
     TrainConfig { model: "cnn1".to_owned(), size: 28, epochs: 2, batch: 16, ..TrainConfig::default() }
@@ -93,7 +86,7 @@ fn same_kind(e: &ExecError, kind: usize) -> bool {
 
 #[test]
 fn every_fault_of_a_training_is_an_error_with_a_place_and_resumes_to_the_same_bits() {
-    let data = phantom();
+    let data = phantom(28, IMAGES);
     let whole = tempfile::tempdir().unwrap();
     let (executor, calls) = failing(cpu(), usize::MAX, 0, false);
     train(whole.path(), &data, executor, false).unwrap();
@@ -122,7 +115,9 @@ fn every_fault_of_a_training_is_an_error_with_a_place_and_resumes_to_the_same_bi
             };
             assert!(same_kind(source, kind), "{call:?} {nth}: {text}");
             // What a copy that was begun has to say arrives with the copy; a lost device is met by another call before that.
-            let lost = kind == 0 && seen.borrow()[nth..].iter().any(|(_, at)| text.contains(at.as_str()));
+            let lost = kind == 0
+                && call == Call::Read
+                && seen.borrow()[nth..].iter().any(|(_, at)| text.contains(at.as_str()));
             assert!(!at.is_empty() && (text.contains(&at) || lost), "{call:?} {nth}: {text}");
             assert!(!text.contains('\n'), "{call:?} {nth}: {text}");
             let last = bytes(dir.path(), LAST);
@@ -171,7 +166,7 @@ fn lose_at(nth: usize, call: Call, executor: gpu::Executor) -> Box<dyn Executor>
 #[test]
 fn a_device_that_is_lost_for_true_is_a_typed_error_wherever_it_happens() {
     let Some(first) = common::gpu(Options::default()) else { return };
-    let data = phantom();
+    let data = phantom(28, IMAGES);
     let whole = tempfile::tempdir().unwrap();
     train(whole.path(), &data, Box::new(first), false).unwrap();
     let good = bytes(whole.path(), LAST).unwrap();
@@ -320,7 +315,7 @@ fn a_submit_that_takes_too_long_is_divided_down_to_parts_of_a_dispatch_with_the_
     assert!(whole.1 == before.1 && divided.0 > before.0, "{results:?}", results = (before, divided));
     // Where the encoder can say which workgroup is the first.
     if divided.1 > before.1 {
-        assert!(divided.0 > before.0 + 1, "{divided:?}");
+        assert!(2 * divided.0 >= divided.1, "{divided:?}");
     }
     assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()) && a.iter().any(|&v| v != 0.0));
 }

@@ -11,6 +11,8 @@ mod kill;
 #[allow(dead_code, reason = "only some of the laboratory is needed here")]
 #[path = "common/lab.rs"]
 mod lab;
+#[path = "common/phantom.rs"]
+mod phantom;
 #[path = "common/program.rs"]
 mod program;
 #[path = "common/stopping.rs"]

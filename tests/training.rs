@@ -2,14 +2,16 @@
 //! and GPU agree, and what diverges says so.
 
 mod common;
+#[path = "common/phantom.rs"]
+mod phantom;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use phantom::phantom;
 use radiograd::bench::tune::{Budget, Passes};
 use radiograd::cpu;
-use radiograd::data::phantom::PhantomSizes;
-use radiograd::data::{CachePolicy, Dataset, LoadOptions, Sampler, Source, Splits, load};
+use radiograd::data::{CachePolicy, LoadOptions, Sampler, Source, Splits, load};
 use radiograd::exec::Executor;
 use radiograd::gpu::tuned::{Entry, Machine, Tuned};
 use radiograd::gpu::{self, Options};
@@ -24,16 +26,8 @@ use radiograd::train::step::{
 use radiograd::train::update::UpdateGroup;
 use radiograd::train::{Augment, Event, Fit, TrainConfig, TrainError};
 
-fn phantom(size: usize) -> Dataset {
-    let options = LoadOptions {
-        size: (size, size),
-        splits: Splits::STUDY,
-        cache: CachePolicy::Off,
-        phantom: PhantomSizes { train: 240, val: 60, test: 60 },
-        ..LoadOptions::default()
-    };
-    load(&Source::Phantom, &options).unwrap()
-}
+/// Images of the phantom set for training, validation and test.
+const IMAGES: [usize; 3] = [240, 60, 60];
 
 fn config() -> TrainConfig {
     let model = "conv8-bn-relu-pool-conv8-relu-pool-flatten-dense16-relu-dropout0.5-dense2".to_owned();
@@ -48,7 +42,7 @@ fn train(
     resume: bool,
     after: &mut dyn FnMut(u32),
 ) -> Result<Vec<f64>, TrainError> {
-    let mut fit = Fit::new(config, phantom(config.size), executor)?;
+    let mut fit = Fit::new(config, phantom(config.size, IMAGES), executor)?;
     let start = fit.start(resume.then_some(folder))?;
     let outcome = fit.run(start, Some(folder), &mut |event| {
         if let Event::Epoch { row, .. } = event {
@@ -152,7 +146,7 @@ fn augmentation_changes_training_alone() {
     assert_ne!(weights(&plain), weights(&light));
     // Before any step the weights are the seed's: the validation images must look the same.
     let before = |config: &TrainConfig| {
-        let mut fit = Fit::new(config, phantom(24), Box::new(cpu::Executor::<f32>::fast())).unwrap();
+        let mut fit = Fit::new(config, phantom(24, IMAGES), Box::new(cpu::Executor::<f32>::fast())).unwrap();
         fit.predict("val").unwrap().unwrap()
     };
     assert_eq!(before(&plain), before(&light));
@@ -160,7 +154,7 @@ fn augmentation_changes_training_alone() {
 
 #[test]
 fn an_epoch_is_as_long_as_the_sampler_makes_it() {
-    let mut data = phantom(24);
+    let mut data = phantom(24, IMAGES);
     let train = data.train.as_mut().unwrap();
     // A third of one class becomes the other, so that the classes differ in number.
     train.labels.iter_mut().step_by(3).for_each(|l| *l = 1);
@@ -252,7 +246,7 @@ fn a_streamed_batch_is_the_resident_one() {
 
 /// The log of one step whose images lie on the device, or are uploaded with the batch where `limit` bytes do not hold them.
 fn one_step(executor: &mut dyn Executor, limit: Option<u64>, augmentation: Augmentation<'_>) -> [f32; LOG_COLUMNS] {
-    let images = phantom(24).train.unwrap();
+    let images = phantom(24, IMAGES).train.unwrap();
     let model = Model::new("conv4-relu-pool-flatten-dense2", [1, 24, 24], 2).unwrap();
     let mut store = ParamStore::new();
     let params = model.init(&mut store, 5);
@@ -325,11 +319,12 @@ fn a_run_names_its_tuned_kernels_and_says_when_it_goes_on_with_others() {
     };
     let run = |config: &TrainConfig, resume, tuned: Option<&Arc<Tuned>>| -> (Vec<String>, String) {
         let mut notes = Vec::new();
-        let summary = run::train(config, phantom(config.size), executor(tuned), &place(resume), None, &mut |event| {
-            if let Event::Note(text) = event {
-                notes.push(text.to_owned());
-            }
-        });
+        let summary =
+            run::train(config, phantom(config.size, IMAGES), executor(tuned), &place(resume), None, &mut |event| {
+                if let Event::Note(text) = event {
+                    notes.push(text.to_owned());
+                }
+            });
         let kernels = summary.unwrap().summary.environment.into_iter().find(|(name, _)| name == "kernels").unwrap().1;
         (notes, kernels)
     };

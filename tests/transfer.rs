@@ -1,15 +1,16 @@
 //! Stages, frozen layers, clipped and accumulated gradients, recomputed activations: what they change, and what they must not.
 
 mod common;
+#[path = "common/phantom.rs"]
+mod phantom;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use phantom::phantom;
 use radiograd::bench::step::Workload;
 use radiograd::cpu;
-use radiograd::data::phantom::PhantomSizes;
-use radiograd::data::{CachePolicy, Dataset, LoadOptions, Source, Splits, load};
 use radiograd::exec::{ExecError, Executor, Program};
 use radiograd::gpu::Options;
 use radiograd::graph::{Graph, NodeId, Pass};
@@ -22,16 +23,8 @@ use radiograd::train::step::{StepOptions, Turn};
 use radiograd::train::{Augment, ClassWeights, Event, Fit, Shared, TrainConfig};
 use radiograd::weights;
 
-fn phantom(size: usize) -> Dataset {
-    let options = LoadOptions {
-        size: (size, size),
-        splits: Splits::STUDY,
-        cache: CachePolicy::Off,
-        phantom: PhantomSizes { train: 96, val: 24, test: 24 },
-        ..LoadOptions::default()
-    };
-    load(&Source::Phantom, &options).unwrap()
-}
+/// Images of the phantom set for training, validation and test.
+const IMAGES: [usize; 3] = [96, 24, 24];
 
 /// The default settings of these tests, and `toml` over them.
 fn config(toml: &str) -> TrainConfig {
@@ -57,7 +50,7 @@ fn train(
     resume: bool,
     after: &mut dyn FnMut(u32, Tensors),
 ) -> Vec<String> {
-    train_on(folder, config, phantom(config.size), executor, resume, after)
+    train_on(folder, config, phantom(config.size, IMAGES), executor, resume, after)
 }
 
 fn train_on(
@@ -286,7 +279,7 @@ fn features_that_the_device_has_no_room_for_lie_on_the_host() {
     assert_eq!(notes.iter().filter(|n| n.contains("held by the host")).count(), 2, "{notes:?}");
     for (device, executor) in executors() {
         let (streamed, held) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let data = Shared::from(phantom(16)).streamed();
+        let data = Shared::from(phantom(16, IMAGES)).streamed();
         let notes = train_on(streamed.path(), &config, data, executor, false, &mut |_, _| {});
         assert!(notes.iter().any(|n| n.contains("held by the host")), "{notes:?}");
         if device == "gpu" {
@@ -331,7 +324,7 @@ fn what_cannot_be_cached_is_refused() {
         ),
     ] {
         let wanted = TrainConfig { cache_features: true, ..config(text) };
-        let error = Fit::new(&wanted, phantom(16), fast()).err().unwrap().to_string();
+        let error = Fit::new(&wanted, phantom(16, IMAGES), fast()).err().unwrap().to_string();
         assert!(
             error.starts_with("cache_features: ") && error.contains(words) && !error.contains('\n'),
             "{text}: {error}"
@@ -347,7 +340,7 @@ fn a_frozen_part_costs_no_backward_pass_and_no_optimizer_memory() {
     for text in ["", stages] {
         let config = TrainConfig { epochs: 1, ..config(text) };
         train(dir.path(), &config, fast(), false, &mut |_, tensors| moments.push(tensors["optimizer.exp_avg"].len()));
-        let fit = Fit::new(&config, phantom(16), fast()).unwrap();
+        let fit = Fit::new(&config, phantom(16, IMAGES), fast()).unwrap();
         let back: Vec<&str> = fit
             .recorded(0)
             .nodes()

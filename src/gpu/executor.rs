@@ -9,8 +9,9 @@ use std::time::Duration;
 use web_time::Instant;
 
 use super::ahead::Ahead;
-use super::compile::{Compiled, encode};
+use super::compile::Compiled;
 use super::device::Gpu;
+use super::encode::encode;
 use super::memory::{Buffers, ReadBack, bytes_of, fetch, tensor_of};
 use super::pipelines::Pipelines;
 use super::schedule::StepMemory;
@@ -162,13 +163,13 @@ impl Executor {
             return Err(e);
         }
         // The submission before had ended when waiting began, so that this one took at least as long.
-        let time = begin.elapsed();
+        let (time, limit) = (begin.elapsed(), self.options.longest_submit.unwrap_or(LONGEST));
         if measured
-            && time > self.options.longest_submit.unwrap_or(LONGEST)
+            && time > limit
             && let Ok(p) = self.programs.get_mut(program)
         {
             // What cannot be divided stays as it is, and a device that fails says so where it runs.
-            let _ = p.took(&self.gpu, &mut self.pipelines, &dispatches, time);
+            let _ = p.took(&self.gpu, &mut self.pipelines, &dispatches, (time, limit));
         }
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! The GPU executor. This is the only folder that names wgpu; ops know no more of it than [`lower`].
 
 mod ahead;
+mod bind;
 pub mod choice;
 mod compile;
 pub mod conv;
 mod device;
+mod encode;
 mod executor;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod foreign;

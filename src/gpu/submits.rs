@@ -35,9 +35,12 @@ pub(super) fn first(work: &[u64], kind: AdapterKind) -> Vec<Range<usize>> {
     all
 }
 
-/// Into how many parts goes what takes so long; each has some room below [`LONGEST`].
-pub(super) fn parts(time: Duration) -> usize {
-    (1.5 * time.as_secs_f64() / LONGEST.as_secs_f64()).ceil().max(2.0) as usize
+/// Parts that something is divided into at once, at most: one bad measurement makes no thousands of submits.
+const MOST_PARTS: f64 = 64.0;
+
+/// Into how many parts goes what takes so long; each has some room below `limit`.
+pub(super) fn parts(time: Duration, limit: Duration) -> usize {
+    (1.5 * time.as_secs_f64() / limit.as_secs_f64()).ceil().clamp(2.0, MOST_PARTS) as usize
 }
 
 /// Divides a submit into as many, or one a dispatch where it has fewer.
@@ -94,7 +97,7 @@ mod tests {
 
     #[test]
     fn parts_cover_a_grid_once() {
-        assert_eq!((parts(LONGEST), parts(8 * LONGEST)), (2, 12));
+        assert_eq!([1, 8, 1000].map(|n| parts(n * LONGEST, LONGEST)), [2, 12, 64]);
         for (groups, wanted, got) in [([7, 1, 1], 3, 3), ([2, 3, 5], 9, 5), ([1, 1, 1], 4, 1), ([65_535, 9, 1], 2, 2)] {
             let all = cut(groups, wanted);
             assert_eq!(all.len(), got);

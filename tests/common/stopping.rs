@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use radiograd::data::phantom::PhantomSizes;
-use radiograd::data::{CachePolicy, Dataset, LoadOptions, Sampler, Source, Splits, load};
+use radiograd::data::Sampler;
 use radiograd::exec::{ExecError, Executor, Program};
 use radiograd::graph::{Graph, NodeId};
 use radiograd::profile::{HostTimes, RunProfile};
@@ -14,7 +13,12 @@ use radiograd::store::{ParamStore, VarId};
 use radiograd::tensor::Tensor;
 use radiograd::train::{Augment, Fit, TrainConfig, TrainError};
 
+use super::phantom::phantom;
+
 type Make<'a> = &'a dyn Fn() -> Box<dyn Executor>;
+
+/// Images of the phantom set for training, validation and test.
+const IMAGES: [usize; 3] = [60, 16, 16];
 
 /// A device that raises a flag at one of its runs.
 struct Raising {
@@ -72,17 +76,6 @@ impl Executor for Raising {
     }
 }
 
-fn phantom() -> Dataset {
-    let options = LoadOptions {
-        size: (16, 16),
-        splits: Splits::STUDY,
-        cache: CachePolicy::Off,
-        phantom: PhantomSizes { train: 60, val: 16, test: 16 },
-        ..LoadOptions::default()
-    };
-    load(&Source::Phantom, &options).expect("images")
-}
-
 fn configs() -> [TrainConfig; 2] {
     let model = "conv4-bn-relu-pool-dropout0.3-flatten-dense8-relu-dense2".to_owned();
     let plain = TrainConfig {
@@ -105,7 +98,7 @@ fn configs() -> [TrainConfig; 2] {
 fn train(folder: &Path, config: &TrainConfig, make: Make<'_>, resume: bool, at: u64) -> (Result<(), TrainError>, u64) {
     let (runs, flag) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let device = Raising { inner: make(), runs: Arc::clone(&runs), at, flag: Arc::clone(&flag) };
-    let mut fit = Fit::new(config, phantom(), Box::new(device)).expect("it fits");
+    let mut fit = Fit::new(config, phantom(16, IMAGES), Box::new(device)).expect("it fits");
     fit.stop_when(flag);
     let start = fit.start(resume.then_some(folder)).expect("a start");
     let ended = fit.run(start, Some(folder), &mut |_| {}).map(drop);
