@@ -8,9 +8,7 @@ const W_TILES = (W_IN + 1u) / 2u;      // tiles of a row of x, the one that an o
 const H_TILES = (H_IN + 1u) / 2u;
 const W_STRIPS = max(W_IN / 4u, 1u);   // the strip entry points run only where it is W_IN / 4
 
-fn takes_over(value: f32, best: f32) -> bool {
-    return value > best || (bitcast<u32>(value) & 0x7fffffffu) > 0x7f800000u;
-}
+{% include "lib/takes_over.wgsl" %}
 
 fn takes_over_2(value: vec2<f32>, best: vec2<f32>) -> vec2<bool> {
     return (value > best) | ((bitcast<vec2<u32>>(value) & vec2(0x7fffffffu)) > vec2(0x7f800000u));

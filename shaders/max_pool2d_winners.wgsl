@@ -5,9 +5,7 @@
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> taps: array<u32>;
 
-fn takes_over(value: f32, best: f32) -> bool {
-    return value > best || (bitcast<u32>(value) & 0x7fffffffu) > 0x7f800000u;
-}
+{% include "lib/takes_over.wgsl" %}
 
 // ------------------------------------------------------------------------------------ the winner's tap of each window: x -> taps
 @compute @workgroup_size(WG)
@@ -44,14 +42,7 @@ fn find(@builtin(global_invocation_id) id: vec3<u32>) {
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
 
-// The first window that covers `at`, a position in the padded image, and the one past the last.
-fn covering(at: u32, kernel: u32, stride: u32, size: u32) -> vec2<u32> {
-    var first = 0u;
-    if (at >= kernel) {
-        first = (at - kernel) / stride + 1u;
-    }
-    return vec2(first, min(at / stride + 1u, size));
-}
+{% include "lib/covering.wgsl" %}
 
 @compute @workgroup_size(WG)
 fn grad_input(@builtin(global_invocation_id) id: vec3<u32>) {
