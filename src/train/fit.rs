@@ -7,6 +7,7 @@ mod live;
 mod saving;
 mod setup;
 mod stage;
+mod start;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use web_time::Instant;
 
 use super::TrainError;
-use super::checkpoint::{self, Best, EpochRowNoTime, Loaded};
+use super::checkpoint::{self, Best};
 use super::config::TrainConfig;
 use super::profile::Profile;
 use super::step::{EvalPass, Host, LOG_COLUMNS, Turn, probabilities};
@@ -30,13 +31,14 @@ use crate::report::data::EpochRow;
 use crate::store::{Param, ParamStore};
 use crate::weights::WeightsFile;
 use guard::Walk;
-use saving::{Begun, Keeper, Now, Ran, read_seconds};
+use saving::{Begun, Keeper, Now, Ran};
 use stage::{Current, Stage};
 
 pub use guard::GOOD;
 pub use journal::{Entry, Happened, Journal, NUMBERS};
 pub use live::{Inspection, LayerValues, Live, Validated};
 pub use saving::METRICS;
+pub use start::Start;
 
 /// Steps between two looks at the log.
 const LOOK_EVERY: usize = 50;
@@ -95,33 +97,6 @@ pub struct Fit {
     journal: Journal,
     stop: Option<Arc<AtomicBool>>,
     every: Option<Duration>,
-}
-
-/// Where a loop begins: see [`Fit::start`].
-#[derive(Clone, Debug)]
-pub struct Start {
-    scheduler: Scheduler,
-    epochs: Vec<EpochRow>,
-    best: Option<Best>,
-    step: u64,
-    /// The first epoch of each stage that has begun.
-    begun: Vec<u32>,
-    /// The epoch in whose midst it is.
-    within: Option<Begun>,
-    journal: Journal,
-    resumed: bool,
-    /// Whether `last.safetensors` is what it begins with.
-    whole: bool,
-    notes: Vec<String>,
-    warning: Option<String>,
-}
-
-impl Start {
-    /// The epochs that a resumed run has behind it.
-    #[must_use]
-    pub fn epochs(&self) -> &[EpochRow] {
-        &self.epochs
-    }
 }
 
 /// What a finished loop gives.
@@ -233,66 +208,6 @@ impl Fit {
         let labels = &self.images("val").expect("it was just predicted").labels;
         let metrics = crate::metrics::Metrics::new(labels, &p, self.classes)?;
         Ok(Ok((metrics.log_loss, metrics.accuracy)))
-    }
-
-    /// The beginning of a new run, with the weights of `init` where the settings name any; or, with a folder, of one that goes on
-    /// from its `last.safetensors`. Nothing is written.
-    ///
-    /// # Errors
-    /// The weights of `init` or the checkpoints do not read, or belong to another network, optimizer or data set.
-    pub fn start(&mut self, resume: Option<&Path>) -> Result<Start, TrainError> {
-        let Some(folder) = resume else {
-            let scheduler = self.scheduler(0)?;
-            let notes = super::init::put(&self.config, &self.model, &mut self.store)?;
-            if self.config.init.is_some() {
-                checkpoint::write_shared(self.executor.as_mut(), &self.store)?;
-            }
-            return Ok(Start {
-                scheduler,
-                epochs: Vec::new(),
-                best: None,
-                step: 0,
-                begun: Vec::new(),
-                within: None,
-                journal: Journal::default(),
-                resumed: false,
-                whole: false,
-                notes,
-                warning: None,
-            });
-        };
-        let (executor, gradients) = (self.executor.as_mut(), self.gradients.as_ref());
-        let loaded =
-            checkpoint::load_last(folder, executor, &mut self.store, &self.slots, gradients, &self.content_hash)?;
-        let Loaded { state, best, rows, whole, warning } = loaded;
-        // The checkpoint holds no times, so that equal runs write equal checkpoints; the log has them.
-        let times = read_seconds(folder);
-        let time = |e: &EpochRowNoTime| times.iter().find(|t| t.0 == e.epoch).map_or(0.0, |t| t.1);
-        let epochs: Vec<EpochRow> = state.epochs.iter().map(|e| e.with_seconds(time(e))).collect();
-        let begun = if state.begun.is_empty() { self.planned(epochs.len() as u32) } else { state.begun };
-        let within = state.within.map(|w| Begun { rows, seconds: w.seconds });
-        let scheduler = match self.upcoming(&begun, &epochs, within.is_some()) {
-            // A stage that begins does so afresh: `run` clears the optimizer.
-            Some((stage, true)) => self.scheduler(stage)?,
-            Some((stage, false)) => {
-                self.enter(stage)?;
-                Scheduler::resume(self.schedule(stage), self.stages[stage].plan.lr, state.scheduler)?
-            }
-            None => self.scheduler(0)?,
-        };
-        Ok(Start {
-            scheduler,
-            epochs,
-            best,
-            step: state.step,
-            begun,
-            within,
-            journal: state.numbers,
-            resumed: true,
-            whole,
-            notes: Vec::from_iter(other_kernels(state.kernels.as_deref(), self.executor.kernel_set().as_deref())),
-            warning,
-        })
     }
 
     /// As [`Fit::next`], but an epoch that has begun comes to its end, whatever else is asked for by then.
@@ -509,18 +424,6 @@ fn mean(rows: &[[f32; LOG_COLUMNS]], column: usize) -> f64 {
 /// Whether a row of the log tells of NaN or infinity in loss or gradient. The host tests bits as they are, unlike a shader.
 fn is_bad(&[loss, _, squared, others]: &[f32; LOG_COLUMNS]) -> bool {
     !loss.is_finite() || !squared.is_finite() || others.is_nan() || others > 0.0
-}
-
-/// What to say where a run goes on with other kernels than it began with: it goes on well, but to other last bits.
-fn other_kernels(before: Option<&str>, now: Option<&str>) -> Option<String> {
-    let words = |set: Option<&str>| set.map_or("the table's".to_owned(), |s| format!("another set ({s})"));
-    (before != now).then(|| {
-        format!(
-            "the run so far took {} kernels, now {}: the weights will differ in their last bits from a run without a break; see `radiograd tune --list` and --no-tune",
-            words(before),
-            words(now)
-        )
-    })
 }
 
 /// Refuses rows of the log whose loss or gradient is NaN or infinite.
