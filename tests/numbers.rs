@@ -2,15 +2,18 @@
 //! an epoch overflow in f32; in f64 it does not. What a policy leaves is held against steps that are done by hand.
 
 mod common;
+#[path = "common/phantom.rs"]
+mod phantom;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use phantom::phantom;
 use radiograd::cpu;
-use radiograd::data::phantom::PhantomSizes;
-use radiograd::data::{CachePolicy, Dataset, LoadOptions, Source, Splits, load};
-use radiograd::exec::Executor;
+use radiograd::data::Dataset;
+use radiograd::exec::{Call, Executor, Faulty, Verdict};
 use radiograd::gpu::Options;
 use radiograd::graph::Graph;
 use radiograd::nn::Model;
@@ -27,19 +30,10 @@ use radiograd::train::update::UpdateGroup;
 use radiograd::train::{ClassWeights, Event, Fit, OnNan, TrainConfig, TrainError};
 use radiograd::weights::{self, NamedTensor, TensorData};
 
+/// Images of the phantom set for training, validation and test.
+const IMAGES: [usize; 3] = [240, 60, 60];
 const SIZE: usize = 12;
 const POLICIES: [OnNan; 3] = [OnNan::Stop, OnNan::Skip, OnNan::HalveLr];
-
-fn phantom() -> Dataset {
-    let options = LoadOptions {
-        size: (SIZE, SIZE),
-        splits: Splits::STUDY,
-        cache: CachePolicy::Off,
-        phantom: PhantomSizes { train: 240, val: 60, test: 60 },
-        ..LoadOptions::default()
-    };
-    load(&Source::Phantom, &options).unwrap()
-}
 
 fn config() -> TrainConfig {
     TrainConfig {
@@ -70,7 +64,7 @@ fn executors() -> Vec<(&'static str, Make)> {
 
 /// Images whose first pixel is black but for that of one, which the first epoch has in step `row` (from 0).
 fn with_a_bright_pixel(config: &TrainConfig, row: usize) -> Dataset {
-    let mut data = phantom();
+    let mut data = phantom(SIZE, IMAGES);
     let order = config.sampler.epoch(&data.train.as_ref().unwrap().labels, 2, config.seed, 1);
     for images in [&mut data.train, &mut data.val, &mut data.test].into_iter().flatten() {
         images.pixels.iter_mut().step_by(SIZE * SIZE).for_each(|p| *p = 0);
@@ -227,6 +221,46 @@ fn skip_leaves_the_step_out_as_if_it_had_not_been() {
     }
 }
 
+/// Counts runs, and raises `flag` at number `at`.
+fn raising(inner: Box<dyn Executor>, at: usize, flag: Arc<AtomicBool>) -> Box<dyn Executor> {
+    let mut runs = 0;
+    let judge = move |call, _: &str| {
+        runs += usize::from(call == Call::Run);
+        if runs == at {
+            flag.store(true, Ordering::Relaxed);
+        }
+        Verdict::Go
+    };
+    Box::new(Faulty::new(inner, Box::new(judge)))
+}
+
+#[test]
+fn a_run_stopped_before_or_after_an_update_that_is_left_out_goes_on_to_the_same_bits() {
+    const BAD: usize = 73;
+    for (name, executor) in executors() {
+        let (whole, first) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let init = first.path().join("init.safetensors");
+        write_weights(&init, &weights_at_the_edge(&config()).1);
+        let config = TrainConfig { on_nan: OnNan::Skip, init: Some(init.to_str().unwrap().to_owned()), ..config() };
+        let data = || with_a_bright_pixel(&config, BAD);
+        train(whole.path(), &config, data(), executor(), false).end.unwrap();
+        for at in [1, 50, 72, 73, 74, 75, 99, 101, 119] {
+            let folder = tempfile::tempdir().unwrap();
+            let flag = Arc::new(AtomicBool::new(false));
+            let mut fit = Fit::new(&config, data(), raising(executor(), at, Arc::clone(&flag))).unwrap();
+            fit.stop_when(flag);
+            let start = fit.start(None).unwrap();
+            let stopped = fit.run(start, Some(folder.path()), &mut |_| {}).expect_err("it was stopped");
+            assert!(matches!(stopped, TrainError::Interrupted { kept: true, .. }), "{name}, {at}: {stopped}");
+            train(folder.path(), &config, data(), executor(), true).end.unwrap();
+            for file in ["last.safetensors", "best.safetensors", NUMBERS] {
+                let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+                assert!(read(whole.path()) == read(folder.path()), "{name}, stopped at run {at}: {file} differs");
+            }
+        }
+    }
+}
+
 #[test]
 fn with_summed_gradients_the_whole_update_is_left_out() {
     for (name, executor) in executors() {
@@ -299,7 +333,7 @@ fn nan_in_the_first_weights_is_named_before_anything_is_written() {
             let init = folder.path().join("init.safetensors");
             write_weights(&init, &store);
             let config = TrainConfig { on_nan, init: Some(init.to_str().unwrap().to_owned()), ..config() };
-            let error = train(folder.path(), &config, phantom(), executor(), false).end.unwrap_err();
+            let error = train(folder.path(), &config, phantom(SIZE, IMAGES), executor(), false).end.unwrap_err();
             let TrainError::SpoiledWeights(tensor) = &error else { panic!("{name}: {error}") };
             assert_eq!(tensor.to_string(), "dense1.bias [2], 1 of 2 values, the first at [1] (NaN)");
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{name}: something was written");
@@ -313,7 +347,7 @@ fn pixels_that_become_infinite_are_named() {
         for on_nan in POLICIES {
             let folder = tempfile::tempdir().unwrap();
             let config = TrainConfig { on_nan, batch: 16, mean: Some(vec![-3e38]), ..config() };
-            let error = train(folder.path(), &config, phantom(), executor(), false).end.unwrap_err();
+            let error = train(folder.path(), &config, phantom(SIZE, IMAGES), executor(), false).end.unwrap_err();
             let TrainError::Diverged { epoch: 1, tensor: Some(tensor), kept: None, .. } = &error else {
                 panic!("{name}: {error}");
             };
@@ -337,7 +371,7 @@ fn halving_finds_a_rate_that_is_borne_and_a_resumed_run_keeps_it() {
             ..config()
         };
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let ran = train(whole.path(), &config, phantom(), executor(), false);
+        let ran = train(whole.path(), &config, phantom(SIZE, IMAGES), executor(), false);
         let rates = ran.end.unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(ran.notes.iter().any(|n| n.contains("half the learning rate")), "{name}: {:?}", ran.notes);
         let times = (1e37 / rates[1]).log2();
@@ -347,8 +381,8 @@ fn halving_finds_a_rate_that_is_borne_and_a_resumed_run_keeps_it() {
         assert!(last.tensors.iter().all(finite), "{name}");
         // One epoch, and then the other.
         let first = TrainConfig { epochs: 1, ..config.clone() };
-        train(parts.path(), &first, phantom(), executor(), false).end.unwrap();
-        train(parts.path(), &config, phantom(), executor(), true).end.unwrap();
+        train(parts.path(), &first, phantom(SIZE, IMAGES), executor(), false).end.unwrap();
+        train(parts.path(), &config, phantom(SIZE, IMAGES), executor(), true).end.unwrap();
         for file in ["last.safetensors", "best.safetensors"] {
             let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
             assert!(read(whole.path()) == read(parts.path()), "{name}: {file} differs");
@@ -380,7 +414,7 @@ fn a_huge_rate_ends_whatever_the_policy_and_spoils_no_file() {
             let model = "conv4-bn-relu-pool-flatten-dense8-relu-dense2".to_owned();
             let optimizer = "sgd".parse().unwrap();
             let config = TrainConfig { model, optimizer, on_nan, lr: 1e30, batch: 16, ..config() };
-            let error = train(folder.path(), &config, phantom(), executor(), false).end.unwrap_err();
+            let error = train(folder.path(), &config, phantom(SIZE, IMAGES), executor(), false).end.unwrap_err();
             assert!(matches!(error, TrainError::Diverged { epoch: 1, tensor: Some(_), .. }), "{name}: {error}");
             for file in std::fs::read_dir(folder.path()).unwrap() {
                 let path = file.unwrap().path();
@@ -401,7 +435,7 @@ fn runs_without_nan_are_the_same_whatever_the_policy() {
             let folder = tempfile::tempdir().unwrap();
             let model = "conv4-bn-relu-pool-flatten-dropout0.5-dense2".to_owned();
             let config = TrainConfig { model, on_nan, epochs: 2, batch: 4, ..config() };
-            let ran = train(folder.path(), &config, phantom(), executor(), false);
+            let ran = train(folder.path(), &config, phantom(SIZE, IMAGES), executor(), false);
             ran.end.unwrap();
             assert!(!folder.path().join(NUMBERS).exists() || ran.fit.remarks().is_some());
             ["last.safetensors", "best.safetensors"].map(|file| std::fs::read(folder.path().join(file)).unwrap())
