@@ -90,6 +90,7 @@ fn buffer(access: Access) -> Option<&'static str> {
     match access {
         Access::Read => Some("read-only-storage"),
         Access::Write => Some("storage"),
+        Access::Late => Some("uniform"),
         Access::Texture(_) => None,
     }
 }

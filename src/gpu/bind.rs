@@ -1,6 +1,8 @@
 //! What the bindings of a program's dispatches are bound to: buffers, textures, and copies where a binding may not lie where its
 //! tensor does.
 
+use std::collections::HashMap;
+
 use super::compile::Compiled;
 use super::device::Gpu;
 use super::encode::{Copy, Ready};
@@ -15,6 +17,62 @@ use crate::exec::ExecError;
 pub(super) enum Slot<'a> {
     Buffer { buffer: &'a wgpu::Buffer, offset: u64, bytes: u64, written: bool },
     Texture { texture: &'a wgpu::Texture, window: Texture },
+    Late(wgpu::BufferBinding<'a>),
+}
+
+/// The values of `Const::Late` of a program's dispatches, for adapters without immediate data.
+#[derive(Debug)]
+pub(super) struct LateValues {
+    buffer: wgpu::Buffer,
+    /// Where they lie, by the values.
+    places: HashMap<Vec<u32>, u64>,
+}
+
+impl LateValues {
+    /// What every device aligns uniform buffers to, or less.
+    const ALIGN: u64 = 256;
+
+    /// `None` where no dispatch has any.
+    pub(super) fn new<'a>(
+        gpu: &Gpu,
+        dispatches: impl Iterator<Item = &'a Dispatch>,
+    ) -> Result<Option<Self>, ExecError> {
+        let mut places = HashMap::new();
+        let mut words: Vec<u32> = Vec::new();
+        for values in dispatches.map(Dispatch::late).filter(|values| !values.is_empty()) {
+            if !places.contains_key(&values) {
+                words.resize((4 * words.len()).next_multiple_of(Self::ALIGN as usize) / 4, 0);
+                let place = 4 * words.len() as u64;
+                words.extend(&values);
+                places.insert(values, place);
+            }
+        }
+        if words.is_empty() {
+            return Ok(None);
+        }
+        let buffer = gpu.guarded("sizes", || {
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("sizes"),
+                size: 4 * words.len() as u64,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })?;
+        gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+        Ok(Some(Self { buffer, places }))
+    }
+
+    fn of(&self, dispatch: &Dispatch) -> Option<Slot<'_>> {
+        let values = dispatch.late();
+        let offset = *self.places.get(&values)?;
+        let size = std::num::NonZeroU64::new(4 * values.len() as u64);
+        Some(Slot::Late(wgpu::BufferBinding { buffer: &self.buffer, offset, size }))
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn destroy(&self) {
+        self.buffer.destroy();
+    }
 }
 
 impl Compiled {
@@ -62,7 +120,8 @@ impl Compiled {
             let (buffer, offset) = self.buffer(vars, home);
             Slot::Buffer { buffer, offset, bytes: bytes.max(4), written }
         };
-        dispatch.args.iter().map(slot).collect()
+        let late = self.late.as_ref().and_then(|late| late.of(dispatch));
+        dispatch.args.iter().map(slot).chain(late).collect()
     }
 
     /// The same bindings, but those that may not be read where they lie are read from a copy; with the copies.
@@ -105,7 +164,7 @@ impl Compiled {
                 .iter()
                 .map(|slot| match slot {
                     Slot::Texture { texture, .. } => Some(texture.create_view(&wgpu::TextureViewDescriptor::default())),
-                    Slot::Buffer { .. } => None,
+                    Slot::Buffer { .. } | Slot::Late(_) => None,
                 })
                 .collect();
             let entries: Vec<wgpu::BindGroupEntry<'_>> = slots
@@ -120,6 +179,7 @@ impl Compiled {
                             let size = std::num::NonZeroU64::new(*bytes);
                             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: *offset, size })
                         }
+                        (Slot::Late(binding), None) => wgpu::BindingResource::Buffer(binding.clone()),
                         (Slot::Texture { .. }, None) => unreachable!("every texture has a view"),
                     },
                 })
@@ -131,9 +191,10 @@ impl Compiled {
                     entries: &entries,
                 })
             })?;
-            let can_move = gpu.immediates() && dispatch.groups.iter().any(|&g| g > 1);
+            let immediate = gpu.immediates() && self.late.is_none();
+            let can_move = immediate && dispatch.groups.iter().any(|&g| g > 1);
             let source = can_move.then(|| Box::new((dispatch.clone(), access(&slots))));
-            let late = if gpu.immediates() { dispatch.late() } else { Vec::new() };
+            let late = if immediate { dispatch.late() } else { Vec::new() };
             for slot in &slots {
                 let Slot::Texture { texture, window } = slot else { continue };
                 if full.iter().any(|(t, w)| t == *texture && w == window) {
@@ -171,6 +232,7 @@ pub(super) fn access(slots: &[Slot<'_>]) -> Vec<Access> {
             Slot::Texture { window, .. } => Access::Texture(window.texel),
             Slot::Buffer { buffer, .. } if written(buffer) => Access::Write,
             Slot::Buffer { .. } => Access::Read,
+            Slot::Late(_) => Access::Late,
         })
         .collect()
 }

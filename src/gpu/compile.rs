@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bind::{access, overlapping};
+use super::bind::{LateValues, access, overlapping};
 use super::device::Gpu;
 use super::encode::Ready;
 use super::executor::Options;
@@ -58,6 +58,8 @@ pub(super) struct Compiled {
     pub(super) textures: Vec<(TextureSlot, wgpu::Texture)>,
     /// Where inputs are copied to that may not be read where they lie.
     pub(super) aside: Option<wgpu::Buffer>,
+    /// Sizes that shaders read, where there is no immediate data.
+    pub(super) late: Option<LateValues>,
     /// In guard mode: what lies where in each pool, to know the guards.
     spans: Option<Vec<Vec<Range<u64>>>>,
     /// Where measuring changed the table's choice: the op at its shapes, and the variant.
@@ -138,10 +140,14 @@ impl Compiled {
             packs,
             textures,
             aside: None,
+            late: None,
             spans,
             tuned,
         };
         let each = || lowered.iter().flat_map(|l| l.lowering.dispatches.iter().map(move |d| (l, d)));
+        if options.apart || !gpu.immediates() {
+            program.late = LateValues::new(gpu, each().map(|(_, dispatch)| dispatch))?;
+        }
         if options.apart || cfg!(target_arch = "wasm32") {
             let bytes = |(l, d)| overlapping(&program.slots(vars, l, d, &plan)).1;
             if let Some(bytes) = each().map(bytes).max().filter(|&bytes| bytes > 0) {
@@ -359,6 +365,7 @@ impl Drop for Compiled {
     fn drop(&mut self) {
         let buffers = self.pools.iter().chain(&self.packs).chain(&self.aside).chain([&self.upload]);
         buffers.for_each(wgpu::Buffer::destroy);
+        self.late.iter().for_each(LateValues::destroy);
     }
 }
 

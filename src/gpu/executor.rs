@@ -39,8 +39,8 @@ pub struct Options {
     pub no_fuse: bool,
     /// What was measured on this adapter, which goes before the table; `None` leaves it to the table.
     pub tuned: Option<Arc<Tuned>>,
-    /// Read from a copy what would overlap with something else that a dispatch is bound to in a buffer that it writes. WebGPU in a browser
-    /// demands that, and there it is always done.
+    /// Do as in a browser, where it is always done so: read from a copy what would overlap with something else that a dispatch is bound to
+    /// in a buffer that it writes, because WebGPU demands that, and keep [`Const::Late`](super::lower::Const::Late) in a uniform buffer.
     pub apart: bool,
     /// The folder in which compiled pipelines are kept for the next run, where the driver hands them out; `None`: nowhere.
     pub pipelines: Option<PathBuf>,

@@ -11,8 +11,8 @@ pub enum Const {
     /// `f32`
     F(f32),
     /// `u32` that the page reads as `late.NAME` and that is set when the dispatch is encoded, so that one pipeline serves all
-    /// values. For sizes round a body that is dear to compile, such as bounds of loops; the template does not see it. On an
-    /// adapter without immediate data it is a constant like the others.
+    /// values. For sizes round a body that is dear to compile, such as bounds of loops; the template does not see it. An adapter without
+    /// immediate data, as in a browser, has it in a uniform buffer.
     Late(u32),
     /// `bool`
     B(bool),

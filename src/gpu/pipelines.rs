@@ -9,7 +9,7 @@ use super::ahead::Ahead;
 use super::device::Gpu;
 use super::lower::{Dispatch, Texel};
 use super::pipeline_disk::PipelineDisk;
-use super::template::render;
+use super::template::{Late, render};
 use crate::exec::ExecError;
 
 /// Final WGSL and entry point: what makes two kernels the same.
@@ -33,6 +33,17 @@ pub(super) struct Wanted<'a> {
     pub(super) node: String,
 }
 
+impl Wanted<'_> {
+    /// Where its shader finds the values of `Const::Late`.
+    fn late(&self, gpu: &Gpu) -> Late {
+        match (self.access.last(), gpu.immediates()) {
+            (Some(Access::Late), _) => Late::Uniform,
+            (_, true) => Late::Immediate,
+            (_, false) => Late::Text,
+        }
+    }
+}
+
 /// How something is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -42,6 +53,8 @@ pub(super) enum Access {
     Write,
     /// A texture, for reading.
     Texture(Texel),
+    /// The buffer of the values of [`Const::Late`](super::lower::Const::Late), after all others.
+    Late,
 }
 
 impl Access {
@@ -56,6 +69,11 @@ impl Access {
                 access: wgpu::StorageTextureAccess::ReadOnly,
                 format: format(texel),
                 view_dimension: wgpu::TextureViewDimension::D2,
+            },
+            Self::Late => wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: false,
+                min_binding_size: None,
             },
         }
     }
@@ -86,7 +104,7 @@ impl Pipelines {
     /// the error is that of the first in order, whichever failed first.
     pub(super) fn get(&mut self, gpu: &Gpu, wanted: &[Wanted<'_>]) -> Result<Vec<wgpu::ComputePipeline>, ExecError> {
         let write = |w: &Wanted<'_>| {
-            let text = render(w.dispatch, gpu.immediates())
+            let text = render(w.dispatch, w.late(gpu))
                 .map_err(|e| if w.node.is_empty() { e } else { format!("{}: {e}", w.node) })?;
             Ok((set_access(&text, &w.access), w.dispatch.entry))
         };
@@ -167,7 +185,10 @@ impl Pipelines {
             let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(&what),
                 bind_group_layouts: &[Some(&group)],
-                immediate_size: if gpu.immediates() { 4 * wanted.dispatch.late().len() as u32 } else { 0 },
+                immediate_size: match wanted.late(gpu) {
+                    Late::Immediate => 4 * wanted.dispatch.late().len() as u32,
+                    Late::Text | Late::Uniform => 0,
+                },
             });
             gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(&what),

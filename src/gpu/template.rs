@@ -30,8 +30,19 @@ fn pages() -> &'static Environment<'static> {
     })
 }
 
+/// Where a shader finds the values of [`Const::Late`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Late {
+    /// In its text.
+    Text,
+    /// In immediate data.
+    Immediate,
+    /// In a uniform buffer at the binding that follows the dispatch's own.
+    Uniform,
+}
+
 /// The declaration of `late`; empty without such constants.
-fn late(dispatch: &Dispatch, immediates: bool) -> String {
+fn late(dispatch: &Dispatch, place: Late) -> String {
     let late: Vec<(&str, u32)> = dispatch
         .consts
         .iter()
@@ -41,11 +52,13 @@ fn late(dispatch: &Dispatch, immediates: bool) -> String {
         return String::new();
     }
     let fields: Vec<String> = late.iter().map(|(name, _)| format!("{name}: u32")).collect();
-    let values: Vec<String> = late.iter().map(|(_, v)| format!("{v}u")).collect();
-    let value = if immediates {
-        "var<immediate> late: Late;".to_owned()
-    } else {
-        format!("const late = Late({});", values.join(", "))
+    let value = match place {
+        Late::Text => {
+            let values: Vec<String> = late.iter().map(|(_, v)| format!("{v}u")).collect();
+            format!("const late = Late({});", values.join(", "))
+        }
+        Late::Immediate => "var<immediate> late: Late;".to_owned(),
+        Late::Uniform => format!("@group(0) @binding({}) var<uniform> late: Late;", dispatch.args.len()),
     };
     format!("struct Late {{ {} }}\n{value}\n", fields.join(", "))
 }
@@ -55,12 +68,12 @@ fn late(dispatch: &Dispatch, immediates: bool) -> String {
 /// # Errors
 /// The page does not exist or its template fails: the message names page and line.
 pub fn wgsl(dispatch: &Dispatch) -> Result<String, String> {
-    render(dispatch, false)
+    render(dispatch, Late::Text)
 }
 
-/// The WGSL of a dispatch; with `immediates`, the values of [`Const::Late`] are left to the encoder.
-pub(super) fn render(dispatch: &Dispatch, immediates: bool) -> Result<String, String> {
-    let mut text = late(dispatch, immediates);
+/// The WGSL of a dispatch.
+pub(super) fn render(dispatch: &Dispatch, place: Late) -> Result<String, String> {
+    let mut text = late(dispatch, place);
     let mut variables: Vec<(&str, Value)> = Vec::with_capacity(dispatch.consts.len());
     for (name, value) in &dispatch.consts {
         let (line, value) = match value {
@@ -143,12 +156,14 @@ mod tests {
             d
         };
         assert_eq!(of(5).late(), [5, 3]);
-        assert_eq!(render(&of(5), true), render(&of(6), true));
-        assert!(
-            render(&of(5), true)
-                .unwrap()
-                .contains("struct Late { ROWS: u32, COLUMNS: u32 }\nvar<immediate> late: Late;")
-        );
+        for (place, words) in [
+            (Late::Immediate, "var<immediate> late: Late;"),
+            (Late::Uniform, "@group(0) @binding(2) var<uniform> late: Late;"),
+        ] {
+            let text = render(&of(5), place).unwrap();
+            assert_eq!(text, render(&of(6), place).unwrap());
+            assert!(text.contains(&format!("struct Late {{ ROWS: u32, COLUMNS: u32 }}\n{words}")), "{text}");
+        }
         assert!(wgsl(&of(5)).unwrap().contains("const late = Late(5u, 3u);"));
         let plain = Dispatch::elementwise("copy.wgsl", "forward", 8, vec![Arg::Input(0), Arg::Output], Vec::new());
         assert!(plain.late().is_empty() && !wgsl(&plain).unwrap().contains("Late"));

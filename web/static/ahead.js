@@ -15,5 +15,9 @@ export async function compile(device, wishes) {
     const module = device.createShaderModule({ label, code });
     kept.push(await device.createComputePipelineAsync({ label, layout, compute: { module, entryPoint: entry } }));
   };
-  await Promise.allSettled(long.map(one));
+  const lane = async () => {
+    for (let next; (next = long.shift()); ) await one(next).catch(() => {});
+  };
+  // More at once than there are cores only get in each other's way.
+  await Promise.all(Array.from({ length: Math.max(1, navigator.hardwareConcurrency ?? 2) }, lane));
 }

@@ -21,7 +21,7 @@ let focus = "";
 let pictured = 0;
 let changes = [];
 /** For which training pipelines are being compiled, and until when. */
-let prepared = { text: "", train: Promise.resolve(), inspect: Promise.resolve(), done: true };
+let prepared = { text: "", train: Promise.resolve(), inspect: () => Promise.resolve(), done: true };
 
 /** All that touches the device happens in this chain. */
 let chain = Promise.resolve();
@@ -165,8 +165,10 @@ function prepare(networks, config, on, text) {
   const wishes = networks.map(({ model }) => JSON.parse(Run.wishes(device, on, JSON.stringify({ ...config, model }))));
   const all = (of) => compile(device.handle(), wishes.flatMap(of));
   const train = all((w) => w.train);
-  const mine = { text, train, inspect: train.then(() => all((w) => w.inspect)), done: false };
-  mine.inspect.then(() => (mine.done = true));
+  const mine = { text, train, done: false };
+  let inspect = null;
+  // Begins when it is first asked for.
+  mine.inspect = () => (inspect ??= train.then(() => all((w) => w.inspect)).then(() => (mine.done = true)));
   prepared = mine;
 }
 
@@ -197,6 +199,8 @@ async function tick(most) {
     for (const c of changes) if (c.step === before) r.run.set_lr(c.lr);
     r.run.steps(Math.min(count, rest ? rest.step - before : count));
     const rows = await r.run.look();
+    // Not before: it would take the first step's cores.
+    prepared.inspect();
     const steps = r.run.done() - before;
     let seconds = (performance.now() - start) / 1000;
     r.seconds += seconds;
@@ -219,7 +223,7 @@ async function picture() {
   const r = runs.find((r) => r.key === focus);
   if (!r) return;
   pictured = performance.now();
-  await prepared.inspect;
+  await prepared.inspect();
   const bytes = seen.bytes ?? data.image(seen.split, seen.index);
   const inspection = await r.run.inspect(bytes);
   const parts = JSON.parse(inspection.parts());

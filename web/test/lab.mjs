@@ -70,9 +70,8 @@ async function longestTask(page, play) {
   return { clock: await page.evaluate(() => Math.round(globalThis.longest)), computing: most((e) => e.tdur) };
 }
 
-/** The clock counts what other programs and the software GPU take from the two cores too. */
 const checkTasks = ({ clock, computing }, what) =>
-  check(computing < 100, `${what}: longest task of the page's thread computes for ${computing} ms, below 100 (by the clock ${clock} ms)`);
+  check(clock < 100, `${what}: longest task of the page's thread ${clock} ms by the clock, below 100 (it computes for ${computing} ms)`);
 
 const ready = (page) => page.waitForFunction(() => !document.getElementById("play").disabled, null, { timeout: 60000 });
 const epochs = (page) =>
@@ -95,6 +94,8 @@ const cases = {
   },
 
   async first_step() {
+    // What a browser does when it has just started is not the page's time.
+    await new Promise((resolve) => setTimeout(resolve, 3000));
     const page = await open("#play=1");
     await page.waitForFunction(() => performance.getEntriesByName("first step").length, null, { timeout: 60000 });
     const ms = await page.evaluate(() => performance.getEntriesByName("first step")[0].startTime);

@@ -75,8 +75,9 @@ fn noise(x: f32, y: f32, key: u32) -> f32 {
         let v = pcg4d([(fx as i32 + dx) as u32, (fy as i32 + dy) as u32, key, 0x7465_7874]);
         (v[0] >> 8) as f32 * (1.0 / 16_777_216.0)
     };
-    let top = at(0, 0) + (at(1, 0) - at(0, 0)) * tx;
-    let bottom = at(0, 1) + (at(1, 1) - at(0, 1)) * tx;
+    let [a, b, c, d] = [at(0, 0), at(1, 0), at(0, 1), at(1, 1)];
+    let top = a + (b - a) * tx;
+    let bottom = c + (d - c) * tx;
     top + (bottom - top) * ty
 }
 
@@ -87,6 +88,8 @@ struct Canvas {
     a: Vec<f32>,
     /// How much lung lies in the pixel's way, 0 to 1.
     lung: Vec<f32>,
+    /// The body's coordinates of each pixel's centre.
+    body: Vec<(f32, f32)>,
     /// Image to body: x' = (c*(x-sx) + s*(y-sy)) / scale.
     cos: f32,
     sin: f32,
@@ -98,14 +101,13 @@ impl Canvas {
     fn new(a: &Anatomy, h: usize, w: usize) -> Self {
         let cos = (1.0 - a.turn * a.turn).sqrt();
         let blank = vec![0.0; h * w];
-        Self { h, w, lung: blank.clone(), a: blank, cos, sin: a.turn, shift: a.shift, scale: a.scale }
-    }
-
-    /// The body's coordinates of a pixel's centre.
-    fn body(&self, row: usize, col: usize) -> (f32, f32) {
-        let u = (col as f32 + 0.5) / self.w as f32 * 2.0 - 1.0 - self.shift.0;
-        let v = (row as f32 + 0.5) / self.h as f32 * 2.0 - 1.0 - self.shift.1;
-        ((self.cos * u + self.sin * v) / self.scale, (self.cos * v - self.sin * u) / self.scale)
+        let body = |row: usize, col: usize| {
+            let u = (col as f32 + 0.5) / w as f32 * 2.0 - 1.0 - a.shift.0;
+            let v = (row as f32 + 0.5) / h as f32 * 2.0 - 1.0 - a.shift.1;
+            ((cos * u + a.turn * v) / a.scale, (cos * v - a.turn * u) / a.scale)
+        };
+        let body = (0..h).flat_map(|row| (0..w).map(move |col| body(row, col))).collect();
+        Self { h, w, lung: blank.clone(), a: blank, body, cos, sin: a.turn, shift: a.shift, scale: a.scale }
     }
 
     /// Column and row of a point of the body.
@@ -133,7 +135,7 @@ impl Canvas {
         let rib_soft = (pixel / a.rib_spacing).min(0.5);
         for row in 0..self.h {
             for col in 0..self.w {
-                let (x, y) = self.body(row, col);
+                let (x, y) = self.body[row * self.w + col];
                 let side = x.abs();
                 let below = y - a.shoulder;
                 // Shoulders slope down from the neck; the flanks are nearly straight.
@@ -201,7 +203,7 @@ impl Canvas {
         let (rows, cols) = self.window(middle.0, middle.1, 0.5 * length2.sqrt() + width);
         for row in rows {
             for col in cols.clone() {
-                let (x, y) = self.body(row, col);
+                let (x, y) = self.body[row * self.w + col];
                 let t = (((x - s.from.0) * dx + (y - s.from.1) * dy) / length2).clamp(0.0, 1.0);
                 let (ex, ey) = (x - s.from.0 - t * dx, y - s.from.1 - t * dy);
                 self.a[row * self.w + col] += strength * bump((ex * ex + ey * ey) / (width * width));
@@ -215,7 +217,7 @@ impl Canvas {
         let (rows, cols) = self.window(b.x, b.y, b.rx.max(b.ry));
         for row in rows {
             for col in cols.clone() {
-                let (x, y) = self.body(row, col);
+                let (x, y) = self.body[row * self.w + col];
                 let (dx, dy) = (x - b.x, y - b.y);
                 let (ex, ey) = ((c * dx + s * dy) / b.rx, (c * dy - s * dx) / b.ry);
                 let mut k = bump(ex * ex + ey * ey);

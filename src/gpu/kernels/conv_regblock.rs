@@ -1,5 +1,6 @@
 //! Register-blocked convolution: forward, and the input gradient of convolutions with stride 1 by the same kernel.
 
+use super::SMALL_BLOCKS;
 use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
@@ -72,6 +73,9 @@ fn choose(c: &Correlation) -> Block {
     let most = (32 / pixels).clamp(1, c.h_out.min(8));
     // As many blocks as that takes, and then no more rows than they need.
     let rows = c.h_out.div_ceil(c.h_out.div_ceil(most));
+    if SMALL_BLOCKS {
+        return Block { channels: 4, rows: 1, pixels, unroll_h: false };
+    }
     Block { channels: 4, rows, pixels, unroll_h: c.shape.k_h * c.shape.k_w <= 9 }
 }
 

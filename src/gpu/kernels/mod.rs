@@ -14,7 +14,6 @@ pub mod matmul_regblock;
 pub mod matmul_subgroup;
 pub mod shapes;
 
-/// Whether blocks in registers are small because each is compiled anew on every visit: in a browser, where nothing is kept on disk. On SwiftShader
-/// the kernels of cnn2 at 28x28 then compile in a third of the CPU time and run about as fast; the `regblock` convolution, which ran
-/// slower by a quarter or more, keeps its block.
+/// Whether blocks in registers are small because each is compiled anew on every visit: in a browser, where nothing is kept on disk. On
+/// SwiftShader the kernels of cnn2 at 28x28 compile in half the CPU time, for a step that takes about a tenth longer.
 const SMALL_BLOCKS: bool = cfg!(target_arch = "wasm32");
