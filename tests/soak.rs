@@ -115,7 +115,8 @@ fn training(steps: usize, executor: Box<dyn Executor>) -> Live {
     let phantom = PhantomSizes { train: 960, val: 64, test: 8 };
     let options = LoadOptions { size: (28, 28), seed: 1, cache: CachePolicy::Off, phantom, ..LoadOptions::default() };
     let data = load(&Source::Phantom, &options).unwrap();
-    let epochs = u32::try_from(steps / 30 + 4).unwrap();
+    // Those of the long run, those in turn with the new one, and what comes before both.
+    let epochs = u32::try_from((steps + steps / 10 + 60).div_ceil(30) + 1).unwrap();
     // A small rate: after hundreds of epochs the loss is still a number.
     let config = TrainConfig {
         model: "cnn2".to_owned(),
@@ -161,6 +162,7 @@ fn train(what: &str, executor: &dyn Fn() -> Box<dyn Executor>, gpu: Option<&Gpu>
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
     }
+    assert_eq!((live.steps(), young.steps()), ((60 + steps + steps / 10) as u64, (60 + steps / 10) as u64));
     let [old, young] = times.map(|mut all| {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]

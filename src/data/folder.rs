@@ -172,19 +172,7 @@ pub(super) fn gather(
     let wants_official = wanted("official_val", o.splits.official_val, val_there && !layout.flat)?;
     let wants_test = wanted("test", o.splits.test, test_there)?;
 
-    let mut data = Dataset {
-        classes: Vec::new(),
-        source: shown(path),
-        synthetic: false,
-        train: None,
-        val: None,
-        official_val: None,
-        test: None,
-        skipped: Vec::new(),
-        originals: Vec::new(),
-        notes: Vec::new(),
-        content_hash: String::new(),
-    };
+    let mut data = Dataset { source: shown(path), ..Dataset::default() };
     let excluded = patients_of(&o.exclude_patients)?;
     // All lists first: a missing class folder shows before minutes of decoding.
     let mut lists: Vec<(&'static str, Listing)> = Vec::new();

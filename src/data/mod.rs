@@ -293,7 +293,7 @@ pub struct Originals {
 }
 
 /// Everything that a command asked for, in memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Dataset {
     /// Class names; a label is an index into them.
     pub classes: Vec<String>,

@@ -275,17 +275,9 @@ fn read(mut npz: Npz<'_>, o: &LoadOptions) -> Result<Dataset, DataError> {
     wanted("official_val", o.splits.official_val, false, "only image folders have one; the val of this file is val")?;
 
     let mut data = Dataset {
-        classes: Vec::new(),
         source: shown(path),
-        synthetic: false,
-        train: None,
-        val: None,
-        official_val: None,
-        test: None,
-        skipped: Vec::new(),
-        originals: Vec::new(),
         notes: vec!["patients are unknown in an .npz file: every image counts as its own".to_owned()],
-        content_hash: String::new(),
+        ..Dataset::default()
     };
     if wants_val && has[1] {
         data.notes.push("validation: the val arrays of the file".into());

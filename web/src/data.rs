@@ -111,16 +111,10 @@ impl Data {
         };
         let data = Dataset {
             classes: phantom::CLASSES.map(str::to_owned).to_vec(),
-            source: String::new(),
             synthetic: true,
             train: Some(images(options.phantom.train)),
             val: Some(images(options.phantom.val)),
-            official_val: None,
-            test: None,
-            skipped: Vec::new(),
-            originals: Vec::new(),
-            notes: Vec::new(),
-            content_hash: String::new(),
+            ..Dataset::default()
         };
         Ok(Self::new(data, &options))
     }

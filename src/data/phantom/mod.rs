@@ -161,13 +161,9 @@ pub(crate) fn load(o: &LoadOptions) -> Result<Dataset, DataError> {
         synthetic: true,
         train: split("train", o.splits.train, o.phantom.train)?,
         val: split("val", o.splits.val, o.phantom.val)?,
-        official_val: None,
         test: split("test", o.splits.test, o.phantom.test)?,
-        skipped: Vec::new(),
-        // Drawn at the size asked for: there is no other.
-        originals: Vec::new(),
         notes: vec!["synthetic images: no figure measured on them says anything about patients".into()],
-        content_hash: String::new(),
+        ..Dataset::default()
     })
 }
 

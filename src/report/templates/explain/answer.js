@@ -115,14 +115,7 @@ function overlayCanvas(E, attributes) {
     }
     return { ...colours, low: Math.min(colours.low, low), high: Math.max(colours.high, high) };
   };
-  canvas.box = (row, column, rows, columns, style = MARK, width = 3) => {
-    const context = canvas.getContext("2d");
-    for (const [colour, thick] of [["#000", width + 2], [style, width]]) {
-      context.strokeStyle = colour;
-      context.lineWidth = thick;
-      context.strokeRect(column * size, row * size, columns * size, rows * size);
-    }
-  };
+  canvas.box = outline(canvas, size);
   return canvas;
 }
 

@@ -26,6 +26,18 @@ function scale(low, high) {
   return { map: GLOW, low, high, t: (v) => (high > low ? (v - low) / (high - low) : 0) };
 }
 
+// Draws boxes onto a canvas whose pixels are `size` wide, legible on light and on dark.
+function outline(canvas, size) {
+  return (row, column, rows, columns, style = MARK, width = 3) => {
+    const context = canvas.getContext("2d");
+    for (const [colour, thick] of [["#000", width + 2], [style, width]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = thick;
+      context.strokeRect(column * size, row * size, columns * size, rows * size);
+    }
+  };
+}
+
 // Numbers as a picture, one pixel each; the style sheet makes them large.
 function picture(values, w, h, colours, attributes) {
   const canvas = el("canvas", { width: w, height: h, role: "img", ...attributes });
@@ -63,14 +75,7 @@ function plate(values, w, h, colours, attributes) {
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, w * size, h * size);
   };
-  canvas.box = (row, column, rows, columns, style = MARK, width = 3) => {
-    const context = canvas.getContext("2d");
-    for (const [colour, thick] of [["#000", width + 2], [style, width]]) {
-      context.strokeStyle = colour;
-      context.lineWidth = thick;
-      context.strokeRect(column * size, row * size, columns * size, rows * size);
-    }
-  };
+  canvas.box = outline(canvas, size);
   canvas.dot = (row, column, style) => {
     const context = canvas.getContext("2d");
     context.fillStyle = style;
