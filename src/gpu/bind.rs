@@ -2,6 +2,7 @@
 //! tensor does.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::compile::Compiled;
 use super::device::Gpu;
@@ -40,11 +41,11 @@ impl LateValues {
         let mut places = HashMap::new();
         let mut words: Vec<u32> = Vec::new();
         for values in dispatches.map(Dispatch::late).filter(|values| !values.is_empty()) {
-            if !places.contains_key(&values) {
+            if let Entry::Vacant(place) = places.entry(values) {
                 words.resize((4 * words.len()).next_multiple_of(Self::ALIGN as usize) / 4, 0);
-                let place = 4 * words.len() as u64;
-                words.extend(&values);
-                places.insert(values, place);
+                let offset = 4 * words.len() as u64;
+                words.extend(place.key());
+                place.insert(offset);
             }
         }
         if words.is_empty() {
