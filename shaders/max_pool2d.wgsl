@@ -7,7 +7,10 @@
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 
-{% include "lib/takes_over.wgsl" %}
+// PyTorch's rule: a later pixel takes over when it is larger or NaN. The bits are asked, because WGSL may assume NaN away.
+fn takes_over(value: f32, best: f32) -> bool {
+    return value > best || (bitcast<u32>(value) & 0x7fffffffu) > 0x7f800000u;
+}
 
 // Where in x the maximum of the window of output (i, j) lies, in the plane that begins at `plane`.
 fn winner(plane: u32, i: u32, j: u32) -> u32 {
@@ -48,7 +51,15 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
 
-{% include "lib/covering.wgsl" %}
+// The first window that covers `at`, and the one past the last.
+fn covering(at: u32, kernel: u32, stride: u32, pad: u32, size: u32) -> vec2<u32> {
+    let shifted = at + pad;
+    var first = 0u;
+    if (shifted >= kernel) {
+        first = (shifted - kernel) / stride + 1u;
+    }
+    return vec2(first, min(shifted / stride + 1u, size));
+}
 
 @compute @workgroup_size(WG)
 fn grad_input(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -57,8 +68,8 @@ fn grad_input(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let p = e / (W_IN * H_IN);
-    let rows = covering((e / W_IN) % H_IN + PAD_H, K_H, STRIDE_H, H_OUT);
-    let columns = covering(e % W_IN + PAD_W, K_W, STRIDE_W, W_OUT);
+    let rows = covering((e / W_IN) % H_IN, K_H, STRIDE_H, PAD_H, H_OUT);
+    let columns = covering(e % W_IN, K_W, STRIDE_W, PAD_W, W_OUT);
     var sum = 0.0;
     for (var i = rows.x; i < rows.y; i++) {
         for (var j = columns.x; j < columns.y; j++) {

@@ -42,7 +42,14 @@ fn find(@builtin(global_invocation_id) id: vec3<u32>) {
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
 
-{% include "lib/covering.wgsl" %}
+// The first window that covers `at`, a position in the padded image, and the one past the last.
+fn covering(at: u32, kernel: u32, stride: u32, size: u32) -> vec2<u32> {
+    var first = 0u;
+    if (at >= kernel) {
+        first = (at - kernel) / stride + 1u;
+    }
+    return vec2(first, min(at / stride + 1u, size));
+}
 
 @compute @workgroup_size(WG)
 fn grad_input(@builtin(global_invocation_id) id: vec3<u32>) {

@@ -61,7 +61,6 @@ pub static PAGES: &[(&str, &str)] = pages![
     "gemm_tiled.wgsl",
     "grad_stats.wgsl",
     "grad_stats_vec4.wgsl",
-    "lib/covering.wgsl",
     "lib/inputs.wgsl",
     "lib/rng.wgsl",
     "lib/takes_over.wgsl",
