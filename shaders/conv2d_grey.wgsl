@@ -2,15 +2,14 @@
 //
 // Idea: with one input channel there are only K_H x K_W multiply-adds for each output, and nearly all of the time goes into writing y. So
 // a thread fetches its window of x once, where it lies (no padded copy: with the bounds tests outside of all loops), keeps all of it in
-// registers, and computes RB x PB pixels of one output channel after the other. Four filters at a time are K_H x K_W vec4 loads. What it stores
+// registers, and computes RB x PB pixels of one output channel after the other. FILTERS = 4 of them at a time are K_H x K_W vec4 loads. What it stores
 // are vec4s along the row, and neighbouring lanes continue the row.
 {% set TAPS = K_H * K_W %}
 {% set ROWS = (RB - 1) * STRIDE_H + (K_H - 1) * DIL_H + 1 %}
 {% set COLUMNS = (PB - 1) * STRIDE_W + (K_W - 1) * DIL_W + 1 %}
 {% set Y_VEC = W_OUT % 4 == 0 %}
-{% set GROUP = 4 if C_OUT % 4 == 0 else 1 %}
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [n][H_IN][W_IN]
-@group(0) @binding(1) var<storage, read> w: array<{{ "vec4<f32>" if GROUP == 4 else "f32" }}>; // [out][kh][kw]
+@group(0) @binding(1) var<storage, read> w: array<{{ "vec4<f32>" if FILTERS == 4 else "f32" }}>; // [out][kh][kw]
 {% if BIAS %}
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 {% endif %}
@@ -43,11 +42,11 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     {% endfor %}
     }
 {% endfor %}
-    for (var oc = 0u; oc < C_OUT; oc += {{ GROUP }}u) {
+    for (var oc = 0u; oc < C_OUT; oc += FILTERS) {
 {% for k in range(TAPS) %}
-        let w_{{ k }} = w[oc * {{ TAPS }}u / {{ GROUP }}u + {{ k }}u];
+        let w_{{ k }} = w[oc * {{ TAPS }}u / FILTERS + {{ k }}u];
 {% endfor %}
-{% for o in range(GROUP) %}
+{% for o in range(FILTERS) %}
         {
             let at = ((n * C_OUT + oc + {{ o }}u) * H_OUT + oy) * W_OUT + ox;
             let b = {{ "bias[oc + %du]" | format(o) if BIAS else "0.0" }};
@@ -57,7 +56,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
             {{ "if (ox + %du < W_OUT) {" | format(q) if W_OUT % PB != 0 and q > 0 else "{" }}
                 var sum = vec4(b);
             {% for k in range(TAPS) %}{% set f = o * TAPS + k %}
-                sum = fma(vec4({{ "w_%d[%d]" | format(f // 4, f % 4) if GROUP == 4 else "w_%d" | format(k) }}), vec4({% for p in range(q, q + 4) %}x_{{ r * STRIDE_H + k // K_W * DIL_H }}_{{ p * STRIDE_W + k % K_W * DIL_W }}, {% endfor %}), sum);
+                sum = fma(vec4({{ "w_%d[%d]" | format(f // 4, f % 4) if FILTERS == 4 else "w_%d" | format(k) }}), vec4({% for p in range(q, q + 4) %}x_{{ r * STRIDE_H + k // K_W * DIL_H }}_{{ p * STRIDE_W + k % K_W * DIL_W }}, {% endfor %}), sum);
             {% endfor %}
             {% if Y_VEC %}
                 y[(at + {{ r }}u * W_OUT + {{ q }}u) / 4u] = sum;

@@ -85,6 +85,25 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
 {% for q in range(QB) %}
     let bias_{{ q }} = w[taps + {{ q }}u];
 {% endfor %}
+{% if RB == 1 and not UNROLL_H and not Y_VEC %}
+    // A store is long once it is compiled: four of them in a loop, in the place of four for each pixel.
+    var sums: array<vec4<f32>, PB>;
+    {% for q in range(QB) %}
+        {% for p in range(PB) %}
+    sums[{{ p }}] = a_0_{{ p }}_{{ q }} + bias_{{ q }};
+        {% endfor %}
+    for (var p = 0u; p < PB; p++) {
+        if (ox + p < W_OUT) {
+            let sum = sums[p];
+        {% for o in range(4) %}
+            {{ "if (block * OB + %du < late.C_OUT) {" | format(q * 4 + o) if EDGE else "{" }}
+                y[((n * late.C_OUT + block * OB + {{ q * 4 + o }}u) * H_OUT + oy) * W_OUT + ox + p] = sum[{{ o }}];
+            }
+        {% endfor %}
+        }
+    }
+    {% endfor %}
+{% else %}
 {% for q in range(QB) %}{% for o in range(4) %}
     {
         let oc = block * OB + {{ q * 4 + o }}u;
@@ -119,4 +138,5 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
         }
     }
 {% endfor %}{% endfor %}
+{% endif %}
 }

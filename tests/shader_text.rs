@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use radiograd::check::Recorded;
-use radiograd::gpu::lower::{AdapterKind, Arg, Dispatch, MAX_GROUPS, MAX_LATE};
-use radiograd::gpu::wgsl;
+use radiograd::gpu::lower::{AdapterKind, Arg, Dispatch, Late, MAX_GROUPS, MAX_LATE};
+use radiograd::gpu::render;
 use radiograd::graph::{Graph, VarView};
 use radiograd::ops::registry::registry;
 use radiograd::ops::{LowerCx, Op, PLAIN};
@@ -29,7 +29,7 @@ fn check(text: &str, d: &Dispatch) -> Result<(), String> {
     let mut used: Vec<(u32, bool)> = module
         .global_variables
         .iter()
-        .filter(|(handle, _)| !uses[*handle].is_empty())
+        .filter(|(handle, v)| !uses[*handle].is_empty() && v.space != naga::AddressSpace::Uniform)
         .filter_map(|(_, v)| {
             // Textures are only read.
             let writable = matches!(v.space, naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE));
@@ -74,10 +74,12 @@ impl Pages {
             for d in op.lower(&cx).dispatches {
                 let at = format!("{} {variant} ({} {})", op.name(), d.shader, d.entry);
                 assert!(d.groups.iter().all(|g| (1..=MAX_GROUPS).contains(g)), "{at}: {:?}", d.groups);
-                assert!(d.late().len() <= MAX_LATE, "{at}: {:?}", d.consts);
-                let text = wgsl(&d).unwrap_or_else(|e| panic!("{at}: {e}"));
-                if self.seen.insert(format!("{}{text}", d.entry)) {
-                    check(&text, &d).unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
+                assert!(d.late(Late::Immediate).len() <= MAX_LATE, "{at}: {:?}", d.consts);
+                for place in [Late::Text, Late::Uniform] {
+                    let text = render(&d, place).unwrap_or_else(|e| panic!("{at}: {e}"));
+                    if self.seen.insert(format!("{}{text}", d.entry)) {
+                        check(&text, &d).unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
+                    }
                 }
             }
         }

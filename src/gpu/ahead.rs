@@ -3,12 +3,15 @@
 //! ([`Ahead::collect`], [`Ahead::take`]), has the browser compile that (`createComputePipelineAsync`), and keeps the results: a browser
 //! that is asked again for a pipeline that it has hands out the one it has.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::pipelines::{Access, Key, Wanted};
+use super::lower::{Dispatch, Late};
+use super::pages::PAGES;
+use super::pipelines::{Access, Key, write};
 
 /// What a pipeline is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,8 +22,8 @@ pub struct Wish {
     pub code: String,
     /// The function that runs.
     pub entry: &'static str,
-    /// The type of buffer of each binding of group 0, in WebGPU's words.
-    pub bindings: Vec<&'static str>,
+    /// Number and type of buffer, in WebGPU's words, of each binding of group 0.
+    pub bindings: Vec<(u32, &'static str)>,
 }
 
 /// What the executors of a page put down and what they wrote so far; clones share it.
@@ -30,11 +33,26 @@ pub struct Ahead(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     collects: bool,
-    wishes: Vec<Wish>,
+    put_down: Vec<Unwritten>,
     /// What was ever wished.
     known: HashSet<Key>,
     /// The WGSL of dispatches: writing it takes a page longer than anything else that a training needs.
     texts: HashMap<String, Key>,
+}
+
+#[derive(Debug)]
+struct Unwritten {
+    dispatch: Dispatch,
+    access: Vec<Access>,
+    place: Late,
+}
+
+/// Wishes that are written one by one, when they are asked for, so that the first is compiled while the next is written. What is likely to
+/// take longest to compile comes first; nothing comes twice.
+#[derive(Debug)]
+pub struct Wishes {
+    ahead: Ahead,
+    left: VecDeque<Unwritten>,
 }
 
 impl Ahead {
@@ -49,39 +67,58 @@ impl Ahead {
         self.state().collects = on;
     }
 
-    /// What was put down since the last call; nothing comes twice.
+    /// What was put down since the last call.
     #[must_use]
-    pub fn take(&self) -> Vec<Wish> {
-        std::mem::take(&mut self.state().wishes)
+    pub fn take(&self) -> Wishes {
+        let mut left = std::mem::take(&mut self.state().put_down);
+        // Nothing else is known of a pipeline that is not written yet.
+        let length =
+            |u: &Unwritten| PAGES.iter().find(|page| page.0 == u.dispatch.shader).map_or(0, |page| page.1.len());
+        left.sort_by_key(|u| Reverse(length(u)));
+        Wishes { ahead: self.clone(), left: left.into() }
     }
 
     /// The key of a pipeline, written once.
-    pub(super) fn key(
-        &self,
-        wanted: &Wanted<'_>,
-        write: impl FnOnce(&Wanted<'_>) -> Result<Key, String>,
-    ) -> Result<Key, String> {
-        let d = wanted.dispatch;
-        let words = format!("{} {} {:?} {:?}", d.shader, d.entry, d.consts, wanted.access);
+    pub(super) fn key(&self, dispatch: &Dispatch, access: &[Access], place: Late) -> Result<Key, String> {
+        let words = format!("{} {} {:?} {access:?}", dispatch.shader, dispatch.entry, dispatch.consts);
         if let Some(key) = self.state().texts.get(&words) {
             return Ok(key.clone());
         }
-        let key = write(wanted)?;
+        let key = write(dispatch, access, place)?;
         self.state().texts.insert(words, key.clone());
         Ok(key)
     }
 
     /// Puts down pipelines, where they are collected.
-    pub(super) fn put_down(&self, new: &[(&Wanted<'_>, &Key)]) -> bool {
+    pub(super) fn put_down<'a>(&self, wanted: impl Iterator<Item = (&'a Dispatch, &'a [Access], Late)>) -> bool {
         let mut state = self.state();
-        for (wanted, key) in new.iter().filter(|_| state.collects).copied().collect::<Vec<_>>() {
-            let bindings: Option<Vec<&str>> = wanted.access.iter().map(|a| buffer(*a)).collect();
-            if let Some(bindings) = bindings.filter(|_| state.known.insert(key.clone())) {
-                let label = format!("shaders/{} ({})", wanted.dispatch.shader, key.1);
-                state.wishes.push(Wish { label, code: key.0.clone(), entry: key.1, bindings });
-            }
+        if state.collects {
+            let new = |(dispatch, access, place): (&Dispatch, &[Access], Late)| Unwritten {
+                dispatch: dispatch.clone(),
+                access: access.to_vec(),
+                place,
+            };
+            state.put_down.extend(wanted.map(new));
         }
         state.collects
+    }
+}
+
+impl Iterator for Wishes {
+    type Item = Wish;
+
+    fn next(&mut self) -> Option<Wish> {
+        while let Some(Unwritten { dispatch, access, place }) = self.left.pop_front() {
+            let bindings =
+                (0..).zip(&access).map(|(i, a)| Some((a.binding(i), buffer(*a)?))).collect::<Option<Vec<_>>>();
+            // What cannot be written says so when it is wanted.
+            let (Some(bindings), Ok(key)) = (bindings, self.ahead.key(&dispatch, &access, place)) else { continue };
+            if self.ahead.state().known.insert(key.clone()) {
+                let label = format!("shaders/{} ({})", dispatch.shader, key.1);
+                return Some(Wish { label, code: key.0, entry: key.1, bindings });
+            }
+        }
+        None
     }
 }
 
@@ -98,33 +135,39 @@ fn buffer(access: Access) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::lower::{Arg, Dispatch};
+    use crate::gpu::lower::{Arg, LATE_BINDING};
 
     #[test]
-    fn a_pipeline_is_written_once_and_wished_once() {
+    fn a_pipeline_is_wished_once_and_the_longest_page_first() {
         let ahead = Ahead::default();
         let copy = |n| Dispatch::elementwise("copy.wgsl", "forward", n, vec![Arg::Input(0), Arg::Output], Vec::new());
+        let fill = Dispatch::elementwise("write_rows.wgsl", "forward", 4, vec![Arg::Input(0), Arg::Output], Vec::new());
+        let access = [Access::Read, Access::Write];
         let (four, five) = (copy(4), copy(5));
-        let want = |dispatch| Wanted { dispatch, access: vec![Access::Read, Access::Write], node: String::new() };
-        let mut written = 0;
-        let mut key = |dispatch| {
-            let write = |w: &Wanted<'_>| {
-                written += 1;
-                Ok((format!("{:?}", w.dispatch.consts), w.dispatch.entry))
-            };
-            ahead.key(&want(dispatch), write).unwrap()
-        };
-        let keys = [key(&four), key(&five), key(&four)];
-        assert_eq!((written, &keys[0], keys[0] == keys[1]), (2, &keys[2], false));
-        let all = [(&want(&four), &keys[0]), (&want(&five), &keys[1])];
-        assert!(!ahead.put_down(&all) && ahead.take().is_empty(), "nothing is collected unless somebody asks");
+        let all = [&four, &five, &fill, &four];
+        let put_down = || ahead.put_down(all.iter().map(|d| (*d, &access[..], Late::Text)));
+        assert!(!put_down() && ahead.take().next().is_none(), "nothing is collected unless somebody asks");
         ahead.collect(true);
-        assert!(ahead.put_down(&all[..1]) && ahead.put_down(&all));
-        let wishes = ahead.take();
-        assert_eq!(wishes.len(), 2);
-        assert_eq!((wishes[0].entry, &wishes[0].bindings[..]), ("forward", &["read-only-storage", "storage"][..]));
-        assert!(ahead.take().is_empty() && ahead.put_down(&all) && ahead.take().is_empty());
+        assert!(put_down());
+        let wishes: Vec<Wish> = ahead.take().collect();
+        let labels: Vec<&str> = wishes.iter().map(|w| w.label.as_str()).collect();
+        assert_eq!(
+            labels,
+            ["shaders/write_rows.wgsl (forward)", "shaders/copy.wgsl (forward)", "shaders/copy.wgsl (forward)"]
+        );
+        assert_eq!(
+            (wishes[1].entry, &wishes[1].bindings[..]),
+            ("forward", &[(0, "read-only-storage"), (1, "storage")][..])
+        );
+        assert!(wishes[1].code.contains("COUNT: u32 = 4u") && wishes[2].code.contains("COUNT: u32 = 5u"));
+        assert!(put_down() && ahead.take().next().is_none());
         ahead.collect(false);
-        assert!(!ahead.put_down(&all));
+        assert!(!put_down());
+        // Sizes in a uniform buffer: one pipeline for both.
+        let access = [Access::Read, Access::Write, Access::Late];
+        ahead.collect(true);
+        assert!(ahead.put_down([&four, &five].into_iter().map(|d| (d, &access[..], Late::Uniform))));
+        let wishes: Vec<Wish> = ahead.take().collect();
+        assert_eq!((wishes.len(), wishes[0].bindings[2]), (1, (LATE_BINDING, "uniform")));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use super::compile::Compiled;
 use super::device::Gpu;
 use super::encode::{Copy, Ready};
-use super::lower::{Arg, Dispatch, Held, Texture};
+use super::lower::{Arg, Dispatch, Held, Late, Texture};
 use super::memory::Buffers;
 use super::pipelines::Access;
 use super::plan::{ALIGN, Plan};
@@ -40,7 +40,7 @@ impl LateValues {
     ) -> Result<Option<Self>, ExecError> {
         let mut places = HashMap::new();
         let mut words: Vec<u32> = Vec::new();
-        for values in dispatches.map(Dispatch::late).filter(|values| !values.is_empty()) {
+        for values in dispatches.map(|d| d.late(Late::Uniform)).filter(|values| !values.is_empty()) {
             if let Entry::Vacant(place) = places.entry(values) {
                 words.resize((4 * words.len()).next_multiple_of(Self::ALIGN as usize) / 4, 0);
                 let offset = 4 * words.len() as u64;
@@ -64,7 +64,7 @@ impl LateValues {
     }
 
     fn of(&self, dispatch: &Dispatch) -> Option<Slot<'_>> {
-        let values = dispatch.late();
+        let values = dispatch.late(Late::Uniform);
         let offset = *self.places.get(&values)?;
         let size = std::num::NonZeroU64::new(4 * values.len() as u64);
         Some(Slot::Late(wgpu::BufferBinding { buffer: &self.buffer, offset, size }))
@@ -168,12 +168,13 @@ impl Compiled {
                     Slot::Buffer { .. } | Slot::Late(_) => None,
                 })
                 .collect();
+            let accesses = access(&slots);
             let entries: Vec<wgpu::BindGroupEntry<'_>> = slots
                 .iter()
                 .zip(&views)
                 .enumerate()
                 .map(|(i, (slot, view))| wgpu::BindGroupEntry {
-                    binding: i as u32,
+                    binding: accesses[i].binding(i),
                     resource: match (slot, view) {
                         (_, Some(view)) => wgpu::BindingResource::TextureView(view),
                         (Slot::Buffer { buffer, offset, bytes, .. }, None) => {
@@ -194,8 +195,8 @@ impl Compiled {
             })?;
             let immediate = gpu.immediates() && self.late.is_none();
             let can_move = immediate && dispatch.groups.iter().any(|&g| g > 1);
-            let source = can_move.then(|| Box::new((dispatch.clone(), access(&slots))));
-            let late = if immediate { dispatch.late() } else { Vec::new() };
+            let source = can_move.then(|| Box::new((dispatch.clone(), accesses.clone())));
+            let late = if immediate { dispatch.late(Late::Immediate) } else { Vec::new() };
             for slot in &slots {
                 let Slot::Texture { texture, window } = slot else { continue };
                 if full.iter().any(|(t, w)| t == *texture && w == window) {

@@ -85,6 +85,13 @@ const LONG: &[Bound] = &[min("flops", 1_000_000_000)];
 const LONG_SPREAD: &[Bound] = &[min("stride_h", 2), min("flops", 250_000_000)];
 const LONG_PRODUCT: &[Bound] = &[min("flops", 100_000_000)];
 
+/// Products in registers: in a browser one pipeline for all of them, because it is compiled anew on every visit.
+const REGISTERS: &[&str] = if cfg!(target_arch = "wasm32") {
+    &["subgroup", "shared", "regblock"]
+} else {
+    &["subgroup", "regblock", "shared"]
+};
+
 /// The table. The first rule that fits and names a variant that supports the shapes counts; where there is none, the plain
 /// kernel runs.
 pub static TABLE: &[Rule] = &[
@@ -119,11 +126,11 @@ pub static TABLE: &[Rule] = &[
     // A block of registers takes llvmpipe some 100 ms to compile, which so small a product never earns back.
     ruled("linear", SOFTWARE, &[max("flops", SMALL_PRODUCT)], &[PLAIN]),
     ruled("linear", SOFTWARE, LONG_PRODUCT, &["subgroup_texture"]),
-    rule("linear", SOFTWARE, &["subgroup", "regblock"]),
+    rule("linear", SOFTWARE, REGISTERS),
     rule("linear", HARDWARE, &["tiled"]),
     ruled("matmul", SOFTWARE, &[max("flops", SMALL_PRODUCT)], &[PLAIN]),
     ruled("matmul", SOFTWARE, LONG_PRODUCT, &["subgroup_texture"]),
-    rule("matmul", SOFTWARE, &["subgroup", "regblock"]),
+    rule("matmul", SOFTWARE, REGISTERS),
     rule("matmul", HARDWARE, &["tiled"]),
     rule("relu", ANY, &["vec4"]),
     rule("leaky_relu", ANY, &["vec4"]),

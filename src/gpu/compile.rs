@@ -9,6 +9,7 @@ use super::bind::{LateValues, access, overlapping};
 use super::device::Gpu;
 use super::encode::Ready;
 use super::executor::Options;
+use super::lower::Late;
 use super::memory::{Buffers, ReadBack, bytes_of, storage, tensor_of, words_of};
 use super::pipelines::{Pipelines, Wanted, format};
 use super::schedule::{Home, Schedule, StepMemory, TextureSlot};
@@ -250,7 +251,7 @@ impl Compiled {
                     copies: if i == 0 { whole.copies.clone() } else { Vec::new() },
                     pipeline: pipeline.clone(),
                     group: whole.group.clone(),
-                    late: [&dispatch.late()[..], &first[..]].concat(),
+                    late: [&dispatch.late(Late::Immediate)[..], &first[..]].concat(),
                     first,
                     groups: part.groups,
                     source: Some(Box::new((dispatch.clone(), access.clone()))),

@@ -94,7 +94,7 @@ impl Contract {
     /// The constants as WGSL.
     fn lines(&self) -> String {
         let line = |(name, value): &(&str, Const)| match value {
-            Const::U(v) | Const::Late(v) => format!("const {name}: u32 = {v}u;\n"),
+            Const::U(v) | Const::Late(v) | Const::Loose(v) => format!("const {name}: u32 = {v}u;\n"),
             Const::I(v) => format!("const {name}: i32 = i32({v});\n"),
             Const::F(v) => format!("const {name}: f32 = {v:?}f;\n"),
             Const::B(v) => format!("const {name}: bool = {v};\n"),

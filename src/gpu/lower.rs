@@ -14,6 +14,10 @@ pub enum Const {
     /// values. For sizes round a body that is dear to compile, such as bounds of loops; the template does not see it. An adapter without
     /// immediate data, as in a browser, has it in a uniform buffer.
     Late(u32),
+    /// `u32` that the page reads by its name alone, and the template too, but only where the program runs: not in another constant, a size
+    /// or a type. Where [`Const::Late`] lies in a uniform buffer, it does too, so that a browser compiles one pipeline for all values;
+    /// everywhere else it is a [`Const::U`], because a kernel divides by a constant much faster.
+    Loose(u32),
     /// `bool`
     B(bool),
     /// Text for the template alone, made from the shapes.
@@ -171,6 +175,20 @@ impl AdapterKind {
 /// The most workgroups that WebGPU allows along one axis.
 pub const MAX_GROUPS: u32 = 65_535;
 
+/// Where a shader finds the values of [`Const::Late`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// In its text.
+    Text,
+    /// In immediate data.
+    Immediate,
+    /// In a uniform buffer at [`LATE_BINDING`], [`Const::Loose`] with them.
+    Uniform,
+}
+
+/// The binding of the uniform buffer of [`Late::Uniform`]: past those of every entry point, because a page has several.
+pub const LATE_BINDING: u32 = 64;
+
 /// The most [`Const::Late`] of a dispatch: what every Vulkan driver has room for.
 pub const MAX_LATE: usize = 32;
 
@@ -182,13 +200,22 @@ impl Dispatch {
     pub(super) fn movable(&self) -> Option<Self> {
         let mut moved = self.clone();
         moved.consts.extend(FIRST_GROUP.map(|name| (name, Const::Late(0))));
-        (moved.late().len() <= MAX_LATE).then_some(moved)
+        (moved.late(Late::Immediate).len() <= MAX_LATE).then_some(moved)
     }
 
-    /// The values of [`Const::Late`], in order, as they lie in `late`.
+    /// Names and values of the constants that are not in the text, in order, as they lie in `late`.
+    pub(super) fn named_late(&self, place: Late) -> impl Iterator<Item = (&'static str, u32)> {
+        self.consts.iter().filter_map(move |(name, value)| match value {
+            Const::Late(v) => Some((*name, *v)),
+            Const::Loose(v) if place == Late::Uniform => Some((*name, *v)),
+            _ => None,
+        })
+    }
+
+    /// The values of [`Const::Late`] and what lies with them there, in order, as they lie in `late`.
     #[must_use]
-    pub fn late(&self) -> Vec<u32> {
-        self.consts.iter().filter_map(|(_, c)| if let Const::Late(v) = c { Some(*v) } else { None }).collect()
+    pub fn late(&self, place: Late) -> Vec<u32> {
+        self.named_late(place).map(|(_, v)| v).collect()
     }
 
     /// One invocation for each of `count` elements, `WG` of them to a workgroup. The grid is folded into two axes where
@@ -204,8 +231,8 @@ impl Dispatch {
         const WG: u32 = 64;
         let (groups, grid_x) = fold(count.div_ceil(WG as usize));
         consts.push(("WG", Const::U(WG)));
-        consts.push(("GRID_X", Const::U(grid_x * WG)));
-        consts.push(("COUNT", Const::U(count as u32)));
+        consts.push(("GRID_X", Const::Loose(grid_x * WG)));
+        consts.push(("COUNT", Const::Loose(count as u32)));
         Self { shader, entry, consts, args, groups }
     }
 }
@@ -219,10 +246,14 @@ impl Dispatch {
     /// Adds `splits` partial results of `len` numbers each, which lie in scratch buffer 0, into the output, in their order.
     #[must_use]
     pub fn sum_partials(len: usize, splits: usize) -> Self {
-        let u = |v: usize| Const::U(v as u32);
+        let size = |v: usize| Const::Loose(v as u32);
         let (groups, row) = fold(len.div_ceil(64));
-        let consts =
-            vec![("LEN", u(len)), ("SPLITS", u(splits)), ("BIAS", Const::B(false)), ("ROW", Const::U(row * 64))];
+        let consts = vec![
+            ("LEN", size(len)),
+            ("SPLITS", size(splits)),
+            ("BIAS", Const::B(false)),
+            ("ROW", Const::Loose(row * 64)),
+        ];
         let args = vec![Arg::Scratch(0), Arg::Output];
         Self { shader: "sum_partials.wgsl", entry: "sum_partials", consts, args, groups }
     }

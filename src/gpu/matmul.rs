@@ -2,12 +2,12 @@
 
 use super::kernels::conv_subgroup::Reads;
 use super::kernels::shapes::LinearShape;
-use super::kernels::{gemm_tiled, matmul_regblock, matmul_subgroup};
+use super::kernels::{gemm_tiled, matmul_regblock, matmul_shared, matmul_subgroup};
 use super::lower::Lowering;
 use crate::ops::PLAIN;
 use crate::ops::matmul::{Dims, MatMul};
 
-const FAST: [&str; 4] = ["subgroup", "subgroup_texture", "regblock", "tiled"];
+const FAST: [&str; 5] = ["subgroup", "subgroup_texture", "regblock", "shared", "tiled"];
 
 /// The variants for a product of these sizes, the plain one first; `lanes` are those of a subgroup, where there are any.
 #[must_use]
@@ -31,6 +31,7 @@ fn try_lower(variant: &str, op: MatMul, Dims { m, n, k }: Dims, bias: bool, lane
                 "subgroup" => matmul_subgroup::forward(&s, lanes, Reads::Buffers),
                 "subgroup_texture" => matmul_subgroup::forward(&s, lanes, Reads::Textures),
                 "regblock" => matmul_regblock::forward(&s, None),
+                "shared" => matmul_shared::forward(&s),
                 _ => gemm_tiled::linear_forward(&s),
             }
         }
@@ -40,6 +41,7 @@ fn try_lower(variant: &str, op: MatMul, Dims { m, n, k }: Dims, bias: bool, lane
                 "subgroup" => matmul_subgroup::input_grad(&s, lanes, Reads::Buffers),
                 "subgroup_texture" => matmul_subgroup::input_grad(&s, lanes, Reads::Textures),
                 "regblock" => matmul_regblock::input_grad(&s, None),
+                "shared" => matmul_shared::input_grad(&s),
                 _ => gemm_tiled::linear_input_grad(&s),
             }
         }
@@ -49,6 +51,7 @@ fn try_lower(variant: &str, op: MatMul, Dims { m, n, k }: Dims, bias: bool, lane
                 "subgroup" => matmul_subgroup::weight_grad(&s, lanes, Reads::Buffers),
                 "subgroup_texture" => matmul_subgroup::weight_grad(&s, lanes, Reads::Textures),
                 "regblock" => matmul_regblock::weight_grad(&s, None),
+                "shared" => matmul_shared::weight_grad(&s),
                 _ => gemm_tiled::linear_weight_grad(&s),
             }
         }

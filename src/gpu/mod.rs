@@ -27,7 +27,7 @@ mod submits;
 mod template;
 pub mod tuned;
 
-pub use ahead::{Ahead, Wish};
+pub use ahead::{Ahead, Wish, Wishes};
 pub use device::{AdapterSummary, Gpu};
 #[cfg(not(target_arch = "wasm32"))]
 pub use device::{Wanted, list};
@@ -35,4 +35,4 @@ pub use executor::{Executor, Options};
 #[doc(hidden)]
 pub use schedule::{Memory, Region};
 pub use schedule::{Schedule, StepMemory, Target};
-pub use template::wgsl;
+pub use template::{render, wgsl};

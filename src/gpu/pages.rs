@@ -66,6 +66,7 @@ pub static PAGES: &[(&str, &str)] = pages![
     "lib/takes_over.wgsl",
     "lib/winograd.wgsl",
     "linear_regblock.wgsl",
+    "linear_shared.wgsl",
     "linear_subgroup.wgsl",
     "matmul.wgsl",
     "max_pool2d.wgsl",

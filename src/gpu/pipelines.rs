@@ -7,9 +7,9 @@ use rayon::prelude::*;
 
 use super::ahead::Ahead;
 use super::device::Gpu;
-use super::lower::{Dispatch, Texel};
+use super::lower::{Dispatch, LATE_BINDING, Late, Texel};
 use super::pipeline_disk::PipelineDisk;
-use super::template::{Late, render};
+use super::template::render;
 use crate::exec::ExecError;
 
 /// Final WGSL and entry point: what makes two kernels the same.
@@ -53,11 +53,16 @@ pub(super) enum Access {
     Write,
     /// A texture, for reading.
     Texture(Texel),
-    /// The buffer of the values of [`Const::Late`](super::lower::Const::Late), after all others.
+    /// The buffer of the values of [`Const::Late`](super::lower::Const::Late), the last one.
     Late,
 }
 
 impl Access {
+    /// The number of the binding that is bound as the `i`-th.
+    pub(super) fn binding(self, i: usize) -> u32 {
+        if self == Self::Late { LATE_BINDING } else { i as u32 }
+    }
+
     fn layout(self) -> wgpu::BindingType {
         match self {
             Self::Read | Self::Write => wgpu::BindingType::Buffer {
@@ -103,27 +108,23 @@ impl Pipelines {
     /// The pipelines of some dispatches, in their order. Those that are new are compiled on all cores; where several fail,
     /// the error is that of the first in order, whichever failed first.
     pub(super) fn get(&mut self, gpu: &Gpu, wanted: &[Wanted<'_>]) -> Result<Vec<wgpu::ComputePipeline>, ExecError> {
-        let write = |w: &Wanted<'_>| {
-            let text = render(w.dispatch, w.late(gpu))
-                .map_err(|e| if w.node.is_empty() { e } else { format!("{}: {e}", w.node) })?;
-            Ok((set_access(&text, &w.access), w.dispatch.entry))
+        if let Some(ahead) = &self.ahead
+            && ahead.put_down(wanted.iter().map(|w| (w.dispatch, &w.access[..], w.late(gpu))))
+        {
+            return Ok(Vec::new());
+        }
+        let key = |w: &Wanted<'_>| {
+            let key = match &self.ahead {
+                Some(ahead) => ahead.key(w.dispatch, &w.access, w.late(gpu)),
+                None => write(w.dispatch, &w.access, w.late(gpu)),
+            };
+            key.map_err(|e| if w.node.is_empty() { e } else { format!("{}: {e}", w.node) })
         };
-        let keys: Vec<Result<Key, String>> = wanted
-            .par_iter()
-            .map(|w| match &self.ahead {
-                Some(ahead) => ahead.key(w, write),
-                None => write(w),
-            })
-            .collect();
+        let keys: Vec<Result<Key, String>> = wanted.par_iter().map(key).collect();
         let keys = keys.into_iter().collect::<Result<Vec<Key>, String>>().map_err(ExecError::Device)?;
         let mut seen = HashSet::new();
         let new: Vec<(&Wanted<'_>, &Key)> =
             wanted.iter().zip(&keys).filter(|(_, key)| !self.cache.contains_key(*key) && seen.insert(*key)).collect();
-        if let Some(ahead) = &self.ahead
-            && ahead.put_down(&new)
-        {
-            return Ok(Vec::new());
-        }
         let compiled: Vec<Result<wgpu::ComputePipeline, ExecError>> =
             new.par_iter().map(|(w, key)| self.compile(gpu, w, key)).collect();
         for ((_, key), pipeline) in new.iter().zip(compiled) {
@@ -155,7 +156,7 @@ impl Pipelines {
             .iter()
             .enumerate()
             .map(|(i, access)| wgpu::BindGroupLayoutEntry {
-                binding: i as u32,
+                binding: access.binding(i),
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: access.layout(),
                 count: None,
@@ -186,7 +187,7 @@ impl Pipelines {
                 label: Some(&what),
                 bind_group_layouts: &[Some(&group)],
                 immediate_size: match wanted.late(gpu) {
-                    Late::Immediate => 4 * wanted.dispatch.late().len() as u32,
+                    Late::Immediate => 4 * wanted.dispatch.late(Late::Immediate).len() as u32,
                     Late::Text | Late::Uniform => 0,
                 },
             });
@@ -203,6 +204,11 @@ impl Pipelines {
             })
         })
     }
+}
+
+/// The WGSL of a dispatch that is bound so, and its entry point.
+pub(super) fn write(dispatch: &Dispatch, access: &[Access], place: Late) -> Result<Key, String> {
+    Ok((set_access(&render(dispatch, place)?, access), dispatch.entry))
 }
 
 /// Declares each binding with the access that it is bound with. All intermediate tensors lie in one buffer, which WebGPU

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use minijinja::{Environment, UndefinedBehavior, Value};
 
-use super::lower::{Const, Dispatch, FIRST_GROUP};
+use super::lower::{Const, Dispatch, FIRST_GROUP, LATE_BINDING, Late};
 use super::pages::PAGES;
 
 /// The pages; one is parsed when it is first wanted.
@@ -30,24 +30,9 @@ fn pages() -> &'static Environment<'static> {
     })
 }
 
-/// Where a shader finds the values of [`Const::Late`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Late {
-    /// In its text.
-    Text,
-    /// In immediate data.
-    Immediate,
-    /// In a uniform buffer at the binding that follows the dispatch's own.
-    Uniform,
-}
-
 /// The declaration of `late`; empty without such constants.
 fn late(dispatch: &Dispatch, place: Late) -> String {
-    let late: Vec<(&str, u32)> = dispatch
-        .consts
-        .iter()
-        .filter_map(|(name, c)| if let Const::Late(v) = c { Some((*name, *v)) } else { None })
-        .collect();
+    let late: Vec<(&str, u32)> = dispatch.named_late(place).collect();
     if late.is_empty() {
         return String::new();
     }
@@ -58,7 +43,7 @@ fn late(dispatch: &Dispatch, place: Late) -> String {
             format!("const late = Late({});", values.join(", "))
         }
         Late::Immediate => "var<immediate> late: Late;".to_owned(),
-        Late::Uniform => format!("@group(0) @binding({}) var<uniform> late: Late;", dispatch.args.len()),
+        Late::Uniform => format!("@group(0) @binding({LATE_BINDING}) var<uniform> late: Late;"),
     };
     format!("struct Late {{ {} }}\n{value}\n", fields.join(", "))
 }
@@ -71,13 +56,21 @@ pub fn wgsl(dispatch: &Dispatch) -> Result<String, String> {
     render(dispatch, Late::Text)
 }
 
-/// The WGSL of a dispatch.
-pub(super) fn render(dispatch: &Dispatch, place: Late) -> Result<String, String> {
+/// The WGSL of a dispatch that finds its late constants at `place`.
+///
+/// # Errors
+/// As [`wgsl`].
+pub fn render(dispatch: &Dispatch, place: Late) -> Result<String, String> {
     let mut text = late(dispatch, place);
     let mut variables: Vec<(&str, Value)> = Vec::with_capacity(dispatch.consts.len());
+    let mut loose: Vec<&str> = Vec::new();
     for (name, value) in &dispatch.consts {
         let (line, value) = match value {
-            Const::U(v) => (Some(("u32", format!("{v}u"))), Value::from(*v)),
+            Const::Loose(v) if place == Late::Uniform => {
+                loose.push(name);
+                (None, Value::from(*v))
+            }
+            Const::U(v) | Const::Loose(v) => (Some(("u32", format!("{v}u"))), Value::from(*v)),
             Const::I(v) => (Some(("i32", format!("i32({v})"))), Value::from(*v)),
             Const::Late(_) => continue,
             Const::F(v) if !v.is_finite() => return Err(format!("shaders/{}: {name} is {v} in f32", dispatch.shader)),
@@ -91,10 +84,13 @@ pub(super) fn render(dispatch: &Dispatch, place: Late) -> Result<String, String>
         }
         variables.push((name, value));
     }
-    let page = pages()
+    let mut page = pages()
         .get_template(dispatch.shader)
         .and_then(|t| t.render(Value::from_pairs(variables)))
         .map_err(|e| format!("shaders/{}: {e:#}", dispatch.shader))?;
+    if !loose.is_empty() {
+        page = read_late(&page, &loose);
+    }
     if dispatch.consts.iter().any(|(name, _)| *name == FIRST_GROUP[0]) {
         let moved = moved(&page, dispatch.entry);
         let page = moved.ok_or_else(|| format!("shaders/{}: {} cannot be moved", dispatch.shader, dispatch.entry))?;
@@ -103,6 +99,25 @@ pub(super) fn render(dispatch: &Dispatch, place: Late) -> Result<String, String>
         text.push_str(&page);
     }
     Ok(text)
+}
+
+/// A page that reads the constants `names` as fields of `late`.
+fn read_late(page: &str, names: &[&str]) -> String {
+    let mut text = String::with_capacity(page.len() + 64);
+    let mut rest = page;
+    let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    while let Some(start) = rest.find(of_name) {
+        let word = &rest[start..];
+        let word = &word[..word.find(|c| !of_name(c)).unwrap_or(word.len())];
+        text.push_str(&rest[..start]);
+        if names.contains(&word) {
+            text.push_str("late.");
+        }
+        text.push_str(word);
+        rest = &rest[start + word.len()..];
+    }
+    text.push_str(rest);
+    text
 }
 
 /// A page whose entry point counts its workgroups from `late.FIRST_GROUP_X` and so on, so that a dispatch can be done in parts: the
@@ -155,17 +170,23 @@ mod tests {
             d.consts.extend([("ROWS", Const::Late(n)), ("COLUMNS", Const::Late(3))]);
             d
         };
-        assert_eq!(of(5).late(), [5, 3]);
+        assert_eq!(of(5).late(Late::Immediate), [5, 3]);
+        assert_eq!(of(5).late(Late::Uniform), [64, 8, 5, 3]);
         for (place, words) in [
-            (Late::Immediate, "var<immediate> late: Late;"),
-            (Late::Uniform, "@group(0) @binding(2) var<uniform> late: Late;"),
+            (Late::Immediate, "struct Late { ROWS: u32, COLUMNS: u32 }\nvar<immediate> late: Late;"),
+            (
+                Late::Uniform,
+                "struct Late { GRID_X: u32, COUNT: u32, ROWS: u32, COLUMNS: u32 }\n@group(0) @binding(64) var<uniform> late: Late;",
+            ),
         ] {
             let text = render(&of(5), place).unwrap();
             assert_eq!(text, render(&of(6), place).unwrap());
-            assert!(text.contains(&format!("struct Late {{ ROWS: u32, COLUMNS: u32 }}\n{words}")), "{text}");
+            assert!(text.contains(words), "{text}");
+            assert_eq!(text.contains("late.COUNT"), place == Late::Uniform, "{text}");
+            assert_eq!(text.contains("const COUNT: u32 = 8u;"), place == Late::Immediate, "{text}");
         }
         assert!(wgsl(&of(5)).unwrap().contains("const late = Late(5u, 3u);"));
         let plain = Dispatch::elementwise("copy.wgsl", "forward", 8, vec![Arg::Input(0), Arg::Output], Vec::new());
-        assert!(plain.late().is_empty() && !wgsl(&plain).unwrap().contains("Late"));
+        assert!(plain.late(Late::Immediate).is_empty() && !wgsl(&plain).unwrap().contains("Late"));
     }
 }

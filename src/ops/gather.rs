@@ -112,7 +112,7 @@ impl Op for GatherImages {
         let dims = &cx.inputs[0].shape;
         let (size, pixels) = (image_size(cx), cx.output.numel());
         let consts = vec![
-            ("IMAGES", Const::U(dims[0] as u32)),
+            ("IMAGES", Const::Loose(dims[0] as u32)),
             ("SIZE", Const::U(size as u32)),
             ("PLANE", Const::U((dims[2] * dims[3]) as u32)),
             ("CHANNELS", Const::U(dims[1] as u32)),

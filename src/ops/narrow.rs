@@ -86,12 +86,12 @@ impl Part {
             "vec4" => (4, "vec4<f32>"),
             _ => (1, "f32"),
         };
-        let u = |x: usize| Const::U((x / width) as u32);
+        let size = |x: usize| Const::Loose((x / width) as u32);
         let consts = vec![
             ("ITEM", Const::Text(item)),
-            ("PART", u(self.len)),
-            ("WHOLE", u(self.whole)),
-            ("OFFSET", u(self.offset)),
+            ("PART", size(self.len)),
+            ("WHOLE", size(self.whole)),
+            ("OFFSET", size(self.offset)),
         ];
         Dispatch::elementwise(shader, entry, count / width, args, consts)
     }

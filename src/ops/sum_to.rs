@@ -139,10 +139,10 @@ fn split(page: &'static str, [outer, keep, inner]: [usize; 3]) -> Lowering {
     let terms = outer * inner;
     let parts = (terms / 64).clamp(1, (16_384 / keep.max(1)).clamp(64, 1024)).next_multiple_of(8);
     let consts = vec![
-        ("OUTER", Const::U(outer as u32)),
-        ("KEEP", Const::U(keep as u32)),
-        ("INNER", Const::U(inner as u32)),
-        ("PARTS", Const::U(parts as u32)),
+        ("OUTER", Const::Loose(outer as u32)),
+        ("KEEP", Const::Loose(keep as u32)),
+        ("INNER", Const::Loose(inner as u32)),
+        ("PARTS", Const::Loose(parts as u32)),
     ];
     let args = vec![Arg::Input(0), Arg::Scratch(0)];
     let first = Dispatch::elementwise(page, "partial", keep * parts, args, consts.clone());

@@ -55,7 +55,7 @@ impl Op for WriteRows {
 
     fn lower(&self, cx: &LowerCx) -> Lowering {
         let log = &self.log.spec.shape;
-        let consts = vec![("ROWS", Const::U(log[0] as u32)), ("COLUMNS", Const::U(log[1] as u32))];
+        let consts = vec![("ROWS", Const::Loose(log[0] as u32)), ("COLUMNS", Const::Loose(log[1] as u32))];
         let args = vec![Arg::Input(0), Arg::Input(1), Arg::State(0)];
         let count = cx.inputs[0].numel();
         let d = Dispatch::elementwise("write_rows.wgsl", "forward", count, args, consts);

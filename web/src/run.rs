@@ -1,6 +1,6 @@
 //! A training that the page drives.
 
-use radiograd::gpu::Wish;
+use radiograd::gpu;
 use radiograd::nn::summary::Summary;
 use radiograd::train::fit::{Inspection as Seen, LayerValues};
 use radiograd::train::{Fit, Live, TrainConfig, TrainError};
@@ -25,22 +25,39 @@ struct Network<'a> {
     summary: Summary,
 }
 
-/// The pipelines that a training will want and that were not told before.
-#[derive(Serialize)]
-struct Wishes {
-    /// Of its steps, and of the pass over the validation images.
-    train: Vec<Wish>,
-    /// Of [`Run::inspect`].
-    inspect: Vec<Wish>,
+/// The pipelines that a training will want and that were not told before. Each is written when it is asked for, as JSON.
+#[wasm_bindgen]
+pub struct Wishes {
+    train: gpu::Wishes,
+    inspect: gpu::Wishes,
+}
+
+#[wasm_bindgen]
+impl Wishes {
+    /// The next of its steps, and of the pass over the validation images.
+    ///
+    /// # Errors
+    /// None.
+    pub fn train(&mut self) -> Result<Option<String>, JsError> {
+        self.train.next().map(|wish| json(&wish)).transpose()
+    }
+
+    /// The next of [`Run::inspect`].
+    ///
+    /// # Errors
+    /// None.
+    pub fn inspect(&mut self) -> Result<Option<String>, JsError> {
+        self.inspect.next().map(|wish| json(&wish)).transpose()
+    }
 }
 
 #[wasm_bindgen]
 impl Run {
-    /// What the browser may compile before [`Run::new`] is called with the same settings, as JSON. Nothing is compiled here.
+    /// What the browser may compile before [`Run::new`] is called with the same settings. Nothing is compiled here.
     ///
     /// # Errors
     /// As [`Run::new`].
-    pub fn wishes(device: &Device, data: &Data, config: &str) -> Result<String, JsError> {
+    pub fn wishes(device: &Device, data: &Data, config: &str) -> Result<Wishes, JsError> {
         let config: TrainConfig = serde_json::from_str(config).map_err(fail)?;
         let ahead = &device.ahead;
         let look = || {
@@ -52,7 +69,7 @@ impl Run {
         ahead.collect(true);
         let wishes = look();
         ahead.collect(false);
-        json(&wishes.map_err(fail)?)
+        wishes.map_err(fail)
     }
 
     /// Sets a training up; `config` has the settings of a run as JSON.

@@ -162,13 +162,13 @@ const calls = {
 
 /** Begins to compile what a training will want: what its steps need first. */
 function prepare(networks, config, on, text) {
-  const wishes = networks.map(({ model }) => JSON.parse(Run.wishes(device, on, JSON.stringify({ ...config, model }))));
-  const all = (of) => compile(device.handle(), wishes.flatMap(of));
-  const train = all((w) => w.train);
+  const wishes = networks.map(({ model }) => Run.wishes(device, on, JSON.stringify({ ...config, model })));
+  const all = (next) => Promise.all(wishes.map((w) => compile(device.handle(), () => next(w))));
+  const train = all((w) => w.train());
   const mine = { text, train, done: false };
   let inspect = null;
   // Begins when it is first asked for.
-  mine.inspect = () => (inspect ??= train.then(() => all((w) => w.inspect)).then(() => (mine.done = true)));
+  mine.inspect = () => (inspect ??= train.then(() => all((w) => w.inspect())).then(() => (mine.done = true)));
   prepared = mine;
 }
 

@@ -23,7 +23,9 @@ pub fn forward(p: &Conv2dShape, block: Option<[usize; 2]>) -> Option<Lowering> {
     }
     let (groups, row) = grid(p.n * h_out.div_ceil(rows) * w_out.div_ceil(pixels), 64)?;
     let mut consts = p.consts();
-    consts.extend([("RB", u(rows)), ("PB", u(pixels)), ("ROW", u(row))]);
+    // Four filters come as vec4s.
+    let filters = if p.c_out.is_multiple_of(4) && !SMALL_BLOCKS { 4 } else { 1 };
+    consts.extend([("RB", u(rows)), ("PB", u(pixels)), ("FILTERS", u(filters)), ("ROW", u(row))]);
     let mut args = vec![Arg::Input(0), Arg::Input(1)];
     args.extend(p.bias.then_some(Arg::Input(2)));
     args.push(Arg::Output);

@@ -1,7 +1,7 @@
 //! Register-blocked convolution: forward, and the input gradient of convolutions with stride 1 by the same kernel.
 
 use super::SMALL_BLOCKS;
-use super::grid::{grid, late, u};
+use super::grid::{grid, late, loose, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 
@@ -122,15 +122,15 @@ fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
         shader: "conv2d_pad.wgsl",
         entry: "pad",
         consts: vec![
-            ("N", u(p.n)),
-            ("C", u(p.c_in)),
-            ("H", u(p.h_in)),
-            ("W", u(p.w_in)),
-            ("H_PAD", u(h_pad)),
-            ("W_VEC", u(w_vec)),
+            ("N", loose(p.n)),
+            ("C", loose(p.c_in)),
+            ("H", loose(p.h_in)),
+            ("W", loose(p.w_in)),
+            ("H_PAD", loose(h_pad)),
+            ("W_VEC", loose(w_vec)),
             ("PAD_H", Const::I(c.pad_h as i32)),
             ("PAD_W", Const::I(c.pad_w as i32)),
-            ("ROW", u(pad_row)),
+            ("ROW", loose(pad_row)),
         ],
         args: vec![Arg::Input(0), Arg::Scratch(1)],
         groups: pad_groups,

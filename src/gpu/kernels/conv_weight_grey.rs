@@ -1,7 +1,7 @@
 //! Weight gradient of a convolution with one input channel: `(x, dy) -> dw`.
 
 use super::SMALL_BLOCKS;
-use super::grid::{grid, u};
+use super::grid::{grid, loose, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 
@@ -16,7 +16,11 @@ pub fn weight_grad(p: &Conv2dShape) -> Option<Lowering> {
     if p.c_in != 1 || p.groups != 1 || p.k_h * p.k_w > 25 || [p.x_len(), p.y_len(), p.w_len()].contains(&0) {
         return None;
     }
-    let ob = if p.k_h * p.k_w > 9 || SMALL_BLOCKS { 4 } else { CHANNELS };
+    let ob = match p.k_h * p.k_w {
+        _ if SMALL_BLOCKS => 2,
+        10.. => 4,
+        _ => CHANNELS,
+    };
     let vecs = (3 * p.stride_w + (p.k_w - 1) * p.dil_w + 1).div_ceil(4);
     let w_vec = (w_out.div_ceil(4) - 1) * p.stride_w + vecs;
     let h_pad = (h_out - 1) * p.stride_h + (p.k_h - 1) * p.dil_h + 1;
@@ -31,15 +35,15 @@ pub fn weight_grad(p: &Conv2dShape) -> Option<Lowering> {
         shader: "conv2d_pad.wgsl",
         entry: "pad",
         consts: vec![
-            ("N", u(p.n)),
-            ("C", u(1)),
-            ("H", u(p.h_in)),
-            ("W", u(p.w_in)),
-            ("H_PAD", u(h_pad)),
-            ("W_VEC", u(w_vec)),
+            ("N", loose(p.n)),
+            ("C", loose(1)),
+            ("H", loose(p.h_in)),
+            ("W", loose(p.w_in)),
+            ("H_PAD", loose(h_pad)),
+            ("W_VEC", loose(w_vec)),
             ("PAD_H", Const::I(p.pad_h as i32)),
             ("PAD_W", Const::I(p.pad_w as i32)),
-            ("ROW", u(pad_row)),
+            ("ROW", loose(pad_row)),
         ],
         args: vec![Arg::Input(0), Arg::Scratch(0)],
         groups: pad_groups,
@@ -70,7 +74,12 @@ pub fn weight_grad(p: &Conv2dShape) -> Option<Lowering> {
     let sum = Dispatch {
         shader: "sum_partials.wgsl",
         entry: "sum_partials",
-        consts: vec![("LEN", u(p.w_len())), ("SPLITS", u(splits)), ("BIAS", Const::B(false)), ("ROW", u(sum_row))],
+        consts: vec![
+            ("LEN", loose(p.w_len())),
+            ("SPLITS", loose(splits)),
+            ("BIAS", Const::B(false)),
+            ("ROW", loose(sum_row)),
+        ],
         args: vec![Arg::Scratch(1), Arg::Output],
         groups: sum_groups,
     };

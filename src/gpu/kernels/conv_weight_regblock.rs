@@ -1,7 +1,7 @@
 //! Register-blocked weight gradient of a convolution: `(x, dy) -> dw`.
 
 use super::SMALL_BLOCKS;
-use super::grid::{grid, late, u};
+use super::grid::{grid, late, loose, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Dispatch, Lowering, MAX_TURNS};
 
@@ -49,16 +49,16 @@ pub fn lower(p: &Conv2dShape, block: Option<Block>) -> Option<Lowering> {
                 shader: "conv2d_nhwc.wgsl",
                 entry: "nhwc",
                 consts: vec![
-                    ("N", u(p.n)),
-                    ("C", u(c)),
-                    ("H", u(h)),
-                    ("W", u(w)),
-                    ("C_VEC", u(vec)),
-                    ("H_PAD", u(hp)),
-                    ("W_PAD", u(wp)),
-                    ("PAD_H", u(ph)),
-                    ("PAD_W", u(pw)),
-                    ("ROW", u(row)),
+                    ("N", loose(p.n)),
+                    ("C", loose(c)),
+                    ("H", loose(h)),
+                    ("W", loose(w)),
+                    ("C_VEC", loose(vec)),
+                    ("H_PAD", loose(hp)),
+                    ("W_PAD", loose(wp)),
+                    ("PAD_H", loose(ph)),
+                    ("PAD_W", loose(pw)),
+                    ("ROW", loose(row)),
                 ],
                 args: vec![Arg::Input(arg), Arg::Scratch(scratch)],
                 groups,

@@ -24,6 +24,12 @@ pub fn late(v: usize) -> Const {
     Const::Late(v as u32)
 }
 
+/// A size that only the running kernel reads.
+#[must_use]
+pub fn loose(v: usize) -> Const {
+    Const::Loose(v as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

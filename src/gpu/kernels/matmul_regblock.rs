@@ -1,11 +1,11 @@
 //! Register-blocked matrix products for the three directions of a linear layer, with split sums where the result is small.
 
-use super::SMALL_BLOCKS;
-use super::grid::{grid, u};
+use super::grid::{grid, loose, u};
 use super::shapes::LinearShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering, MAX_TURNS};
 
 /// One product `c[i, j] = sum_k a(i, k) b(j, k)` of inputs 0 and 1.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
     pub(super) i: usize,
     pub(super) j: usize,
@@ -44,27 +44,36 @@ pub(super) fn finish(p: &Product, mut dispatches: Vec<Dispatch>, splits: usize) 
     if splits == 1 {
         return Some(Lowering { dispatches, scratch: vec![] });
     }
+    dispatches.push(sum(p, splits)?);
+    Some(Lowering { dispatches, scratch: vec![splits * p.i * p.j] })
+}
+
+/// The sum of partial results, and the bias.
+pub(super) fn sum(p: &Product, splits: usize) -> Option<Dispatch> {
     let (groups, row) = grid(p.i * p.j, 64)?;
     let mut args = vec![Arg::Scratch(0)];
     if p.bias {
         args.push(Arg::Input(2));
     }
     args.push(Arg::Output);
-    let sum = Dispatch {
-        shader: "sum_partials.wgsl",
-        entry: "sum_partials",
-        consts: vec![
-            ("LEN", u(p.i * p.j)),
-            ("SPLITS", u(splits)),
-            ("BIAS", Const::B(p.bias)),
-            ("M", u(p.j)),
-            ("ROW", u(row)),
-        ],
-        args,
-        groups,
-    };
-    dispatches.push(sum);
-    Some(Lowering { dispatches, scratch: vec![splits * p.i * p.j] })
+    let consts = vec![
+        ("LEN", loose(p.i * p.j)),
+        ("SPLITS", loose(splits)),
+        ("BIAS", Const::B(p.bias)),
+        ("M", loose(p.j)),
+        ("ROW", loose(row)),
+    ];
+    Some(Dispatch { shader: "sum_partials.wgsl", entry: "sum_partials", consts, args, groups })
+}
+
+/// Into how many partial sums `k` is divided for so many blocks of the result, and the length of one. Some dozens of workgroups, but no sum
+/// shorter than what a thread's start costs.
+pub(super) fn deal(k: usize, tiles: usize) -> (usize, usize) {
+    let splits = 512usize.div_ceil(tiles).clamp(1, k.div_ceil(64).min(256));
+    // A multiple of a cache line, an odd number of them: chunks that start a power of two apart would share one cache set.
+    let lines = k.div_ceil(16 * splits);
+    let chunk = if splits == 1 { k } else { (lines | 1) * 16 };
+    (k.div_ceil(chunk), chunk)
 }
 
 /// `(x [n, k], w [m, k], bias [m]) -> y [n, m]`; `None` for empty shapes.
@@ -93,7 +102,6 @@ fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
     // third of the time. The wide block halves the strided reads of operands that lie across, and costs compile time, so only work
     // that lasts gets it.
     let most = match (p.i * p.j * p.k < 1 << 24, p.along) {
-        (true, _) if SMALL_BLOCKS => [4, 4],
         (true, _) => [8, 4],
         (false, [true, true]) => [16, 8],
         (false, _) => [16, 16],
@@ -101,12 +109,7 @@ fn lower(p: &Product, block: Option<[usize; 2]>) -> Option<Lowering> {
     let [ib, jb] =
         block.unwrap_or_else(|| [p.i.next_multiple_of(4).min(most[0]), p.j.next_multiple_of(4).min(most[1])]);
     let tiles = p.i.div_ceil(ib) * p.j.div_ceil(jb);
-    // Some dozens of workgroups, but no sum shorter than what a thread's start costs.
-    let splits = 512usize.div_ceil(tiles).clamp(1, p.k.div_ceil(64).min(256));
-    // A multiple of a cache line, an odd number of them: chunks that start a power of two apart would share one cache set.
-    let lines = p.k.div_ceil(16 * splits);
-    let chunk = if splits == 1 { p.k } else { (lines | 1) * 16 };
-    let splits = p.k.div_ceil(chunk);
+    let (splits, chunk) = deal(p.k, tiles);
     // A longer sum in one invocation is more than software Vulkan allows; the plain kernel takes several dispatches.
     if chunk > MAX_TURNS {
         return None;

@@ -11,6 +11,7 @@ pub mod conv_winograd;
 pub mod gemm_tiled;
 mod grid;
 pub mod matmul_regblock;
+pub mod matmul_shared;
 pub mod matmul_subgroup;
 pub mod shapes;
 
