@@ -5,6 +5,7 @@
 //! that it is to precede; to make a condition possible that no fact expresses yet, add the fact to the op. The tests below
 //! refuse rules that name an op, a fact or a variant that does not exist, and rules that can never be reached.
 
+use super::kernels::SMALL_BLOCKS;
 use super::lower::AdapterKind;
 use super::lower::AdapterKind::{Discrete, Integrated, Software};
 use crate::ops::{LowerCx, Op, PLAIN};
@@ -86,11 +87,8 @@ const LONG_SPREAD: &[Bound] = &[min("stride_h", 2), min("flops", 250_000_000)];
 const LONG_PRODUCT: &[Bound] = &[min("flops", 100_000_000)];
 
 /// Products in registers: in a browser one pipeline for all of them, because it is compiled anew on every visit.
-const REGISTERS: &[&str] = if cfg!(target_arch = "wasm32") {
-    &["subgroup", "shared", "regblock"]
-} else {
-    &["subgroup", "regblock", "shared"]
-};
+const REGISTERS: &[&str] =
+    if SMALL_BLOCKS { &["subgroup", "shared", "regblock"] } else { &["subgroup", "regblock", "shared"] };
 
 /// The table. The first rule that fits and names a variant that supports the shapes counts; where there is none, the plain
 /// kernel runs.
