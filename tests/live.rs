@@ -8,6 +8,7 @@ use radiograd::data::{CachePolicy, LoadOptions, Source, load};
 use radiograd::exec::Executor;
 use radiograd::explain::{DEFAULT_BYTES, Request, explain};
 use radiograd::gpu::Options;
+use radiograd::optim::Schedule;
 use radiograd::train::fit::LayerValues;
 use radiograd::train::{Fit, Live, Shared, TrainConfig};
 use radiograd::weights;
@@ -106,6 +107,71 @@ fn check(make: &dyn Fn() -> Box<dyn Executor>) {
 
     live.set_lr(0.5).unwrap();
     assert!(live.set_lr(f64::NAN).is_err());
+}
+
+/// Steps on one executor, then on another, against a training that stays on that one. `off` is how much the losses may differ; where
+/// they may not, the weights are the same bits too. (Adam makes steps of one size out of gradients of any, so weights whose gradients are
+/// mere rounding may go different ways.)
+fn check_move(from: &dyn Fn() -> Box<dyn Executor>, to: &dyn Fn() -> Box<dyn Executor>, off: f64) {
+    let config = moved();
+    let begin = |executor| Live::new(Fit::new(&config, shared(), executor).unwrap()).unwrap();
+    let mut whole = begin(to());
+    let losses = run(&mut whole);
+    let same = |a: f64, b: f64| (a - b).abs() <= off * b.abs();
+    // At the beginning, within an epoch with a log that was seen or was not, at the end of one, within the second, at the end.
+    for steps in [0, 1, 4, 6, 9, 12] {
+        let mut live = begin(from());
+        for _ in 0..steps {
+            live.step().unwrap();
+            if live.steps().is_multiple_of(3) {
+                pollster::block_on(live.look()).unwrap();
+            }
+            if live.epoch_is_full() {
+                pollster::block_on(live.end_epoch()).unwrap();
+            }
+        }
+        let mut other = begin(to());
+        // What it did before is forgotten.
+        other.step().unwrap();
+        pollster::block_on(other.take_over(live)).unwrap();
+        assert_eq!(other.steps(), steps as u64);
+        let rest = run(&mut other);
+        assert!(rest.len() <= losses.len() && (steps == 12 || !rest.is_empty()));
+        for (a, b) in rest.iter().rev().zip(losses.iter().rev()) {
+            assert!(same(f64::from(*a), f64::from(*b)), "after {steps} steps: a loss of {a}, not {b}");
+        }
+        assert_eq!(other.epochs().len(), whole.epochs().len());
+        for (a, b) in other.epochs().iter().zip(whole.epochs()) {
+            assert!(same(a.train_loss, b.train_loss) && same(a.val_loss, b.val_loss), "{steps} steps: {a:?}, {b:?}");
+            assert_eq!(a.learning_rate, b.learning_rate);
+        }
+        if off == 0.0 {
+            assert_eq!(pollster::block_on(other.weights()).unwrap(), pollster::block_on(whole.weights()).unwrap());
+        }
+    }
+    let fewer = TrainConfig { epochs: 1, ..config.clone() };
+    let other = Live::new(Fit::new(&fewer, shared(), to()).unwrap()).unwrap();
+    assert!(pollster::block_on(begin(to()).take_over(other)).is_err(), "other settings");
+}
+
+/// Running statistics, dropout, a schedule by step and gradients that wait for an update: all of it must go along.
+fn moved() -> TrainConfig {
+    let model = "conv4-bn-relu-pool-flatten-dense8-relu-dropout-dense2".to_owned();
+    let schedule = Some(Schedule::Cosine { t_max: 0, eta_min: 1e-4 });
+    TrainConfig { model, accumulate: 2, schedule, ..config() }
+}
+
+#[test]
+fn a_training_moves_to_another_executor() {
+    let cpu = || -> Box<dyn Executor> { Box::new(cpu::Executor::<f32>::fast()) };
+    check_move(&cpu, &cpu, 0.0);
+    if common::gpu(Options::default()).is_none() {
+        return;
+    }
+    let gpu = || -> Box<dyn Executor> { Box::new(common::gpu(Options::default()).expect("there was one")) };
+    check_move(&gpu, &gpu, 0.0);
+    check_move(&cpu, &gpu, 1e-3);
+    check_move(&gpu, &cpu, 1e-3);
 }
 
 #[test]

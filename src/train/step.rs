@@ -18,7 +18,7 @@ use crate::ops::cross_entropy::CrossEntropy;
 use crate::profile::{Phases, RunProfile};
 use crate::recompute::recompute;
 use crate::shape::{Shape, Spec};
-use crate::store::Param;
+use crate::store::{Param, VarId};
 use crate::tensor::{Data, Tensor};
 
 /// Columns of a row of the training log: loss, right decisions, squared norm of the gradient, values of it that are NaN or
@@ -322,6 +322,12 @@ impl TrainStep {
     /// The device failed.
     pub fn log(&self, executor: &mut dyn Executor, rows: usize) -> Result<Vec<[f32; LOG_COLUMNS]>, ExecError> {
         Ok(log_rows(&executor.read_var(self.log.var)?, rows))
+    }
+
+    /// What holds the log.
+    #[must_use]
+    pub fn log_var(&self) -> VarId {
+        self.log.var
     }
 
     /// Begins to read the log back, without waiting; see [`log_rows`].

@@ -28,12 +28,19 @@ struct Network<'a> {
 /// The pipelines that a training will want and that were not told before. Each is written when it is asked for, as JSON.
 #[wasm_bindgen]
 pub struct Wishes {
+    flops: u64,
     train: gpu::Wishes,
     inspect: gpu::Wishes,
 }
 
 #[wasm_bindgen]
 impl Wishes {
+    /// Operations of a pass forward over a batch.
+    #[must_use]
+    pub fn flops(&self) -> f64 {
+        self.flops as f64
+    }
+
     /// The next of its steps, and of the pass over the validation images.
     ///
     /// # Errors
@@ -64,7 +71,8 @@ impl Run {
             let mut live = Live::new(Fit::new(&config, data.shared.clone(), device.executor())?)?;
             let train = ahead.take();
             live.prepare()?;
-            Ok::<_, TrainError>(Wishes { train, inspect: ahead.take() })
+            let flops = Summary::new(live.fit().model(), config.batch)?.flops;
+            Ok::<_, TrainError>(Wishes { flops, train, inspect: ahead.take() })
         };
         ahead.collect(true);
         let wishes = look();
@@ -81,6 +89,14 @@ impl Run {
         let config: TrainConfig = serde_json::from_str(config).map_err(fail)?;
         let fit = Fit::new(&config, data.shared.clone(), device.executor()).map_err(fail)?;
         Ok(Self(Live::new(fit).map_err(fail)?))
+    }
+
+    /// Goes on where another training of the same settings and data stands, on whatever device that one ran.
+    ///
+    /// # Errors
+    /// It is of other settings or data, or a device failed.
+    pub async fn take_over(&mut self, from: Run) -> Result<(), JsError> {
+        self.0.take_over(from.0).await.map_err(fail)
     }
 
     /// The network and its settings as JSON.

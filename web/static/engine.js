@@ -34,7 +34,7 @@ export const first = parse(location.hash);
 
 const crate = WebAssembly.compileStreaming(fetch(new URL("./radiograd_bg.wasm", import.meta.url)));
 /** What the worker computes on. */
-export const opened = crate.then((module) => ask("open", { module, cpu: first.device === "cpu" }));
+export const opened = crate.then((module) => ask("open", { module, onCpu: first.device === "cpu" }));
 opened.then(
   // Nobody waits for it, and what is wrong with it the training says.
   () => ask("ahead", { networks: networks(first), config: config(first), options: options(first) }).catch(() => {}),

@@ -12,11 +12,19 @@ import { begin, setPlaying } from "./training.js";
 
 ended.then = (why) => complain(`The part that computes stopped: ${why}. Reload the page.`);
 
+/** When something happened first, for who measures. */
+const mark = (name) => performance.getEntriesByName(name).length || performance.mark(name);
+
 Object.assign(told, {
+  place({ early }) {
+    lab.early = early;
+    $("device").textContent = early ? `${lab.device}; the CPU until its shaders are compiled` : lab.device;
+  },
   steps({ key, first, rows, lr, each }) {
     const run = runs.get(key);
     if (!run) return;
-    if (rows.length && !performance.getEntriesByName("first step").length) performance.mark("first step");
+    if (rows.length) mark("first step");
+    if (rows.length && !lab.early) mark("first step on the device");
     for (let i = 0; i * 4 < rows.length; i++) {
       const loss = rows[4 * i];
       const last = run.smooth.at(-1)?.[1] ?? loss;
@@ -94,9 +102,9 @@ unfold();
 
 fill();
 try {
-  const { device, cpu, why } = await opened;
-  $("device").textContent = device;
-  stayOnCpu(cpu);
+  const { device, onCpu, why } = await opened;
+  $("device").textContent = lab.device = device;
+  stayOnCpu(onCpu);
   if (why) withoutGpu(why);
   const wasOwn = state.data === "own";
   await load();

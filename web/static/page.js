@@ -7,8 +7,8 @@ export const $ = (id) => document.getElementById(id);
 export const state = first;
 /** By key: { key, name, network, points, smooth, epochs, each, lr, metrics, probabilities, done }. */
 export const runs = new Map();
-/** What the worker said last: of the data { summary, val }, and how the network sees the chosen image. */
-export const lab = { data: null, picture: null };
+/** What the worker said last: its device, whether trainings are still on the CPU, the data { summary, val }, how the network sees the chosen image. */
+export const lab = { device: "", early: false, data: null, picture: null };
 
 /** The key of the network that is looked at, and the network. */
 export const focus = () => state.focus;

@@ -10,8 +10,12 @@ import init, { Data, Device, Folder, Run } from "./radiograd.js";
 const TICK = 0.06;
 /** Milliseconds between two pictures of what the network sees while it learns. */
 const PICTURE = 350;
+/** Operations that the CPU may do while the browser compiles the shaders, and steps, at most. Not a time: the same settings must give the same run. */
+const HEAD_START = { flops: 2.5e9, steps: 8 };
 
 let device = null;
+/** Where trainings begin while the browser compiles the GPU's shaders. */
+let cpu = null;
 let data = null;
 let runs = [];
 let playing = false;
@@ -20,8 +24,10 @@ let seen = { split: "val", index: 0, bytes: null };
 let focus = "";
 let pictured = 0;
 let changes = [];
+/** After how many steps the trainings move from the CPU to the GPU; 0 where they are where they belong. */
+let moveAfter = 0;
 /** For which training pipelines are being compiled, and until when. */
-let prepared = { text: "", train: Promise.resolve(), inspect: () => Promise.resolve(), done: true };
+let prepared = { text: "", headStart: 0, train: Promise.resolve(), inspect: () => Promise.resolve(), done: true };
 
 /** All that touches the device happens in this chain. */
 let chain = Promise.resolve();
@@ -35,10 +41,10 @@ const tell = (message, transfer = []) => postMessage(message, transfer);
 
 const calls = {
   /** Opens the GPU, or the CPU where there is none or it is asked for. */
-  async open({ module, cpu }) {
+  async open({ module, onCpu }) {
     await init({ module_or_path: module });
     let [why, name] = ["", ""];
-    if (!cpu) {
+    if (!onCpu) {
       try {
         if (!navigator.gpu) throw new Error("this browser has no WebGPU, or not for background workers");
         device = await Device.gpu();
@@ -50,7 +56,7 @@ const calls = {
       }
     }
     if (!device) device = Device.cpu();
-    return { device: [device.describe(), name].filter(Boolean).join(", "), cpu: cpu || why !== "", why };
+    return { device: [device.describe(), name].filter(Boolean).join(", "), onCpu: onCpu || why !== "", why };
   },
 
   /** Has the pipelines compiled that a training on phantom images will want, before these are drawn. */
@@ -85,22 +91,21 @@ const calls = {
     return { bytes: data.images(split, Uint32Array.from(indices)) };
   },
 
-  /** Sets trainings up, one for each network; those that were are gone. */
+  /** Sets trainings up, one for each network; those that were are gone. Where there is a GPU they begin on the CPU, if their steps are small. */
   async start({ networks, config, images, rates }) {
     playing = false;
     for (const r of runs) r.run.free();
     runs = [];
     changes = rates.map(([step, lr]) => ({ step, lr }));
-    const made = [];
     const text = JSON.stringify([networks, config, images]);
     if (prepared.text !== text) prepare(networks, config, data, text);
-    await prepared.train;
-    for (const { key, model } of networks) {
-      const run = new Run(device, data, JSON.stringify({ ...config, model }));
-      runs.push({ key, run, seconds: 0, rate: 0 });
-      const network = JSON.parse(run.describe());
-      made.push({ key, network });
-    }
+    const set = networks.map(({ key, model }) => ({ key, settings: JSON.stringify({ ...config, model }), seconds: 0, rate: 0 }));
+    moveAfter = device.handle() ? prepared.headStart : 0;
+    if (moveAfter === 0) await prepared.train;
+    const begin = moveAfter === 0 ? device : (cpu ??= Device.cpu());
+    runs = set.map((r) => ({ ...r, run: new Run(begin, data, r.settings) }));
+    const made = runs.map(({ key, run }) => ({ key, network: JSON.parse(run.describe()) }));
+    tell({ tell: "place", early: moveAfter > 0 });
     if (!runs.some((r) => r.key === focus)) focus = runs[0]?.key ?? "";
     pictured = 0;
     return { networks: made };
@@ -164,12 +169,27 @@ const calls = {
 function prepare(networks, config, on, text) {
   const wishes = networks.map(({ model }) => Run.wishes(device, on, JSON.stringify({ ...config, model })));
   const all = (next) => Promise.all(wishes.map((w) => compile(device.handle(), () => next(w))));
+  // A pass back is about twice a pass forward.
+  const work = 3 * wishes.reduce((sum, w) => sum + w.flops(), 0);
+  const headStart = Math.min(HEAD_START.steps, Math.floor(HEAD_START.flops / work));
   const train = all((w) => w.train());
-  const mine = { text, train, done: false };
+  const mine = { text, headStart, train, done: false };
   let inspect = null;
   // Begins when it is first asked for.
   mine.inspect = () => (inspect ??= train.then(() => all((w) => w.inspect())).then(() => (mine.done = true)));
   prepared = mine;
+}
+
+/** Has the trainings go on on the GPU, once its pipelines are there. */
+async function move() {
+  await prepared.train;
+  for (const r of runs) {
+    const next = new Run(device, data, r.settings);
+    await next.take_over(r.run);
+    Object.assign(r, { run: next, rate: 0, count: 1 });
+  }
+  moveAfter = 0;
+  tell({ tell: "place", early: false });
 }
 
 const find = (key) => {
@@ -191,7 +211,12 @@ function take(next) {
 /** Some steps of every network that is not done, all alike: the race is fair by steps. */
 async function tick(most) {
   const active = runs.filter((r) => !r.run.is_done());
-  const count = Math.min(most, ...active.map((r) => r.count ?? 1));
+  let count = Math.min(most, ...active.map((r) => r.count ?? 1));
+  if (moveAfter > 0 && active.length) {
+    const done = active[0].run.done();
+    if (done >= moveAfter) await move();
+    else count = Math.min(count, moveAfter - done);
+  }
   for (const r of active) {
     const start = performance.now();
     const before = r.run.done();
@@ -200,7 +225,7 @@ async function tick(most) {
     r.run.steps(Math.min(count, rest ? rest.step - before : count));
     const rows = await r.run.look();
     // Not before: it would take the first step's cores.
-    prepared.inspect();
+    if (moveAfter === 0) prepared.inspect();
     const steps = r.run.done() - before;
     let seconds = (performance.now() - start) / 1000;
     r.seconds += seconds;
@@ -223,7 +248,7 @@ async function picture() {
   const r = runs.find((r) => r.key === focus);
   if (!r) return;
   pictured = performance.now();
-  await prepared.inspect();
+  if (moveAfter === 0) await prepared.inspect();
   const bytes = seen.bytes ?? data.image(seen.split, seen.index);
   const inspection = await r.run.inspect(bytes);
   const parts = JSON.parse(inspection.parts());
@@ -239,7 +264,7 @@ function go() {
   const turn = async () => {
     if (!playing) return false;
     const more = await tick(Infinity);
-    if ((prepared.done && performance.now() - pictured > PICTURE) || !more) await picture();
+    if (((prepared.done || moveAfter > 0) && performance.now() - pictured > PICTURE) || !more) await picture();
     if (!more) {
       playing = false;
       tell({ tell: "done" });

@@ -97,10 +97,14 @@ const cases = {
     // What a browser does when it has just started is not the page's time.
     await new Promise((resolve) => setTimeout(resolve, 3000));
     const page = await open("#play=1");
-    await page.waitForFunction(() => performance.getEntriesByName("first step").length, null, { timeout: 60000 });
-    const ms = await page.evaluate(() => performance.getEntriesByName("first step")[0].startTime);
+    const at = async (name) => {
+      await page.waitForFunction((name) => performance.getEntriesByName(name).length, name, { timeout: 60000 });
+      return Math.round(await page.evaluate((name) => performance.getEntriesByName(name)[0].startTime, name));
+    };
+    const ms = await at("first step");
+    const onGpu = await at("first step on the device");
     const device = await page.textContent("#device");
-    check(ms < 3000, `first step ${Math.round(ms)} ms after the page was asked for, below 3000 (${device})`);
+    check(ms < 3000, `first step ${ms} ms after the page was asked for, below 3000; the first one on the GPU, whose shaders were compiled meanwhile, at ${onGpu} ms (${device})`);
     clean(page, "first step");
     await page.context().close();
   },

@@ -319,6 +319,35 @@ impl Live {
         write_shared(self.fit.executor.as_mut(), &self.fit.store)
     }
 
+    /// Goes on where another training of the same settings and images stands, on whatever device that one ran: its weights, the
+    /// optimizer's state, the gradients that wait for an update, the schedule, the log. What this one has done is forgotten.
+    ///
+    /// # Errors
+    /// Other settings or other images, or a device that failed. This one is not to be used after that.
+    pub async fn take_over(&mut self, from: Self) -> Result<(), TrainError> {
+        let (fit, mut old) = (&mut self.fit, from.fit);
+        if fit.config != old.config || fit.content_hash != old.content_hash {
+            return Err(TrainError::setting(
+                "config",
+                "the settings or the images are not those of the training to go on with",
+            ));
+        }
+        let stage = old.current.stage;
+        fit.enter(stage)?;
+        fit.current.first = old.current.first;
+        let state = old.slots.iter().map(|(_, slot)| slot).chain(&old.gradients).map(|view| view.var);
+        let log = old.stages[stage].step.log_var();
+        let vars: Vec<_> = [ParamStore::TRAINABLE, ParamStore::BUFFERS, log].into_iter().chain(state).collect();
+        for var in vars {
+            let value = old.executor.fetch_var(var).await?;
+            fit.executor.write_var(var, &value)?;
+        }
+        (self.scheduler, self.order, self.begin) = (from.scheduler, from.order, from.begin);
+        (self.epochs, self.begun, self.rows) = (from.epochs, from.begun, from.rows);
+        (self.row, self.step) = (from.row, from.step);
+        Ok(())
+    }
+
     /// The settings, with what the data decided filled in.
     #[must_use]
     pub fn config(&self) -> &TrainConfig {
