@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use radiograd::check::Recorded;
-use radiograd::gpu::lower::{AdapterKind, Arg, Dispatch, Late, MAX_GROUPS, MAX_LATE};
+use radiograd::gpu::lower::{AdapterKind, Arg, Dispatch, LATE_BINDING, Late, MAX_GROUPS, MAX_LATE};
 use radiograd::gpu::render;
 use radiograd::graph::{Graph, VarView};
 use radiograd::ops::registry::registry;
@@ -14,7 +14,7 @@ use radiograd::store::{ParamStore, Role};
 use wgpu::naga;
 
 /// Parses and validates the text and compares what the entry point uses with what the dispatch binds.
-fn check(text: &str, d: &Dispatch) -> Result<(), String> {
+fn check(text: &str, d: &Dispatch, place: Late) -> Result<(), String> {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP)
@@ -26,6 +26,13 @@ fn check(text: &str, d: &Dispatch) -> Result<(), String> {
         .position(|e| e.name == d.entry)
         .ok_or_else(|| format!("no entry point {}", d.entry))?;
     let uses = info.get_entry_point(entry);
+    // Sizes that are set late, and nothing else.
+    let uniforms = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::Uniform);
+    let uniforms: Vec<u32> = uniforms.filter_map(|(_, v)| v.binding.as_ref().map(|b| b.binding)).collect();
+    let wanted = if place == Late::Uniform && !d.late(place).is_empty() { vec![LATE_BINDING] } else { vec![] };
+    if uniforms != wanted {
+        return Err(format!("has uniform buffers at {uniforms:?}, not at {wanted:?}"));
+    }
     let mut used: Vec<(u32, bool)> = module
         .global_variables
         .iter()
@@ -80,7 +87,7 @@ impl Pages {
                 for place in &places[..if cx.subgroup.is_none() { 2 } else { 1 }] {
                     let text = render(&d, *place).unwrap_or_else(|e| panic!("{at}: {e}"));
                     if self.seen.insert(format!("{}{text}", d.entry)) {
-                        check(&text, &d).unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
+                        check(&text, &d, *place).unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
                     }
                 }
             }

@@ -1,7 +1,8 @@
 //! Register-blocked convolution: forward, and the input gradient of convolutions with stride 1 by the same kernel.
 
 use super::SMALL_BLOCKS;
-use super::grid::{grid, late, loose, u};
+use super::conv_pad::pad;
+use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
 
@@ -92,7 +93,6 @@ fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
     let vecs = ((b.pixels - 1) * p.stride_w + (p.k_w - 1) * p.dil_w + 1).div_ceil(4);
     let w_vec = (w_blocks - 1) * b.pixels * p.stride_w / 4 + vecs;
     let planes = p.n * p.c_in;
-    let (pad_groups, pad_row) = grid(planes * h_pad * w_vec, 64)?;
     let blocks = p.c_out.div_ceil(b.channels);
     // The bias, or zeros, lies behind the weights: so one kernel serves both directions.
     let packed = blocks * (p.c_in * p.k_h * p.k_w + 1) * b.channels;
@@ -118,23 +118,7 @@ fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
         args: weights,
         groups: repack_groups,
     };
-    let pad = Dispatch {
-        shader: "conv2d_pad.wgsl",
-        entry: "pad",
-        consts: vec![
-            ("N", loose(p.n)),
-            ("C", loose(p.c_in)),
-            ("H", loose(p.h_in)),
-            ("W", loose(p.w_in)),
-            ("H_PAD", loose(h_pad)),
-            ("W_VEC", loose(w_vec)),
-            ("PAD_H", Const::I(c.pad_h as i32)),
-            ("PAD_W", Const::I(c.pad_w as i32)),
-            ("ROW", loose(pad_row)),
-        ],
-        args: vec![Arg::Input(0), Arg::Scratch(1)],
-        groups: pad_groups,
-    };
+    let pad = pad(p, [c.pad_h, c.pad_w], [h_pad, w_vec], 1)?;
     let forward = Dispatch {
         shader: "conv2d_regblock.wgsl",
         entry: "forward",

@@ -1,6 +1,7 @@
 //! Weight gradient of a convolution with one input channel: `(x, dy) -> dw`.
 
 use super::SMALL_BLOCKS;
+use super::conv_pad::pad;
 use super::grid::{grid, loose, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
@@ -28,26 +29,9 @@ pub fn weight_grad(p: &Conv2dShape) -> Option<Lowering> {
     let threads = p.n * p.c_out.div_ceil(ob);
     let lines = h_out.div_ceil(1024usize.div_ceil(threads).min(h_out));
     let splits = p.n * h_out.div_ceil(lines);
-    let (pad_groups, pad_row) = grid(p.n * h_pad * w_vec, 64)?;
     let (groups, row) = grid(splits * p.c_out.div_ceil(ob), 8)?;
     let (sum_groups, sum_row) = grid(p.w_len(), 64)?;
-    let pad = Dispatch {
-        shader: "conv2d_pad.wgsl",
-        entry: "pad",
-        consts: vec![
-            ("N", loose(p.n)),
-            ("C", loose(1)),
-            ("H", loose(p.h_in)),
-            ("W", loose(p.w_in)),
-            ("H_PAD", loose(h_pad)),
-            ("W_VEC", loose(w_vec)),
-            ("PAD_H", Const::I(p.pad_h as i32)),
-            ("PAD_W", Const::I(p.pad_w as i32)),
-            ("ROW", loose(pad_row)),
-        ],
-        args: vec![Arg::Input(0), Arg::Scratch(0)],
-        groups: pad_groups,
-    };
+    let pad = pad(p, [p.pad_h as i64, p.pad_w as i64], [h_pad, w_vec], 0)?;
     let gradient = Dispatch {
         shader: "conv2d_grey_wgrad.wgsl",
         entry: "weight_grad",

@@ -2,6 +2,7 @@
 
 pub mod conv_direct;
 pub mod conv_grey;
+mod conv_pad;
 pub mod conv_regblock;
 pub mod conv_subgroup;
 pub mod conv_weight_grey;
