@@ -6,8 +6,9 @@
 #
 # Needs a toolchain for wasm32-unknown-unknown: rustup's, if it has that target or can fetch it; else Debian's packages
 #   apt-get install rustc-web cargo-web rust-web-src
-# whose standard library is then compiled too, and a rust-lld or wasm-ld. wasm-bindgen-cli is installed by cargo, in the version that
-# Cargo.lock has; wasm-opt (package binaryen, 117 or later; WASM_OPT names another) makes the result smaller where it is there.
+# where they are new enough (Debian 12 has 1.85, which is not), whose standard library is then compiled too, and a rust-lld or
+# wasm-ld. wasm-bindgen-cli is installed by cargo, in the version that Cargo.lock has; wasm-opt (package binaryen, 117 or later;
+# WASM_OPT names another) makes the result smaller where it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
 target=wasm32-unknown-unknown
@@ -44,6 +45,9 @@ elif [ -d /usr/lib/rustlib/src/rust/library ] || [ -d /usr/src/rustc-web ] || ls
     fi
     [ -n "$lld" ] || fail "no rust-lld and no wasm-ld: apt-get install lld"
     export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$lld
+    need=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    have=$($RUSTC --version | cut -d ' ' -f 2)
+    printf '%s\n' "$need" "$have" | sort -V -C || fail "Debian's rustc is $have, and this needs $need or later: run rustup target add $target, or take a later Debian"
     say "with $($RUSTC --version), its standard library compiled too, linked by $lld"
     /usr/bin/cargo build "${args[@]}" -Z build-std=std,panic_abort
 else
