@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Where Grad-CAM points: trains a cnn3 on the phantom set (4 epochs at 64x64, some minutes on two cores) and counts, over 100
-# correctly classified images with opacities, how often the map's maximum lies inside one. An argument names a run that is there already.
+# Where Grad-CAM points: trains a cnn3 on the phantom set (scripts/cam_phantom.toml, two minutes on two cores) and counts, over 100
+# correctly classified images with opacities, how often the map's maximum lies inside one. An argument names a run that is there already;
+# SEED is the run's, 0 when absent.
 #
 #   scripts/cam_phantom.sh [RUN]
 set -euo pipefail
@@ -11,6 +12,6 @@ if [ -z "$run" ]; then
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     run=$folder/cnn3
-    cargo run --release --locked --quiet -- train --device cpu --data phantom --model cnn3 --size 64 --epochs 4 --out "$run"
+    cargo run --release --locked --quiet -- train --device cpu --config scripts/cam_phantom.toml --seed "${SEED:-0}" --out "$run"
 fi
 RADIOGRAD_PHANTOM_RUN=$(realpath "$run") cargo test --release --locked --test explain_phantom -- --nocapture

@@ -2,14 +2,14 @@
 //! which `scripts/cam_phantom.sh` trains. `RADIOGRAD_PHANTOM_RUN` names its run folder; without it the test says that it was skipped.
 //!
 //! A cnn3 flattens 8x8 pixels into a dense layer, which weighs each place by itself. Grad-CAM takes the mean of the gradient over all
-//! places and so forgets that; HiResCAM keeps it. So it is HiResCAM, which the page shows first for such networks, that must point
-//! at the opacity. Grad-CAM's figure is printed beside it (`docs/explain.md`), and must be met by networks that end in a global mean.
+//! places, which says little unless training has seen opacities everywhere: so the script's network is trained on images that are moved
+//! about (`docs/explain.md`). HiResCAM does without that mean; its figure is printed beside.
 
 use std::path::Path;
 
 use radiograd::cpu;
 use radiograd::data::phantom::{Opacity, PhantomImage, generate};
-use radiograd::explain::cam::{by_place, upsample};
+use radiograd::explain::cam::upsample;
 use radiograd::explain::{DEFAULT_BYTES, Request, evidence, probabilities};
 use radiograd::train::infer::Network;
 
@@ -86,7 +86,6 @@ fn the_maximum_of_the_map_lies_inside_the_opacity() {
         eprintln!("{name}: Grad-CAM {grad_cam}, HiResCAM {hires}");
     }
     assert_eq!(asked, IMAGES, "too few of the images are classified correctly");
-    let [grad_cam, hires] = hits.last().expect("a network with convolutions").1;
-    let shown = if by_place(model) { hires } else { grad_cam };
-    assert!(shown * 100 >= 80 * IMAGES, "{shown} of {IMAGES}");
+    let [grad_cam, _] = hits.last().expect("a network with convolutions").1;
+    assert!(grad_cam * 100 >= 80 * IMAGES, "Grad-CAM: {grad_cam} of {IMAGES}");
 }

@@ -26,7 +26,7 @@ const OVERLAYS = {
     },
     words: (E, s) => `Where the feature maps of ${layerName(E, s.camLayer)} speak for ${className(E, s.class)}: each map weighted by the mean of its ` +
       "gradient, summed, and what is below 0 left out (Selvaraju et al. 2017)." +
-      (E.by_place ? " This network flattens its last maps into a dense layer, which weighs each place by itself; the mean forgets that, so trust HiResCAM more here." : ""),
+      (E.by_place ? " This network flattens its last maps into a dense layer, which weighs each place by itself; the mean forgets that, so trust HiResCAM more here, unless training moved the images about." : ""),
   },
   hires: {
     name: "HiResCAM",
