@@ -133,7 +133,7 @@ fn check_move(from: &dyn Fn() -> Box<dyn Executor>, to: &dyn Fn() -> Box<dyn Exe
         let mut other = begin(to());
         // What it did before is forgotten.
         other.step().unwrap();
-        pollster::block_on(other.take_over(live)).unwrap();
+        pollster::block_on(other.take_over(&mut live)).unwrap();
         assert_eq!(other.steps(), steps as u64);
         let rest = run(&mut other);
         assert!(rest.len() <= losses.len() && (steps == 12 || !rest.is_empty()));
@@ -150,8 +150,10 @@ fn check_move(from: &dyn Fn() -> Box<dyn Executor>, to: &dyn Fn() -> Box<dyn Exe
         }
     }
     let fewer = TrainConfig { epochs: 1, ..config.clone() };
-    let other = Live::new(Fit::new(&fewer, shared(), to()).unwrap()).unwrap();
-    assert!(pollster::block_on(begin(to()).take_over(other)).is_err(), "other settings");
+    let mut other = Live::new(Fit::new(&fewer, shared(), to()).unwrap()).unwrap();
+    assert!(pollster::block_on(begin(to()).take_over(&mut other)).is_err(), "other settings");
+    other.step().unwrap();
+    assert_eq!(pollster::block_on(other.look()).unwrap()[0][0], losses[0], "what was refused goes on");
 }
 
 /// Running statistics, dropout, a schedule by step and gradients that wait for an update: all of it must go along.

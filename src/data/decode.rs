@@ -193,10 +193,23 @@ fn interleaved_to_planes(pixels: &[u8], channels: usize, out: &mut [u8]) -> Resu
 /// [`DataError::Unreadable`] with the file and the reason; [`DataError::Options`] for a size or channel count out of
 /// range.
 pub fn read_image(path: &Path, size: (usize, usize), channels: usize) -> Result<Vec<u8>, DataError> {
+    let bytes = read_file(path).map_err(|reason| DataError::Unreadable { path: path.to_owned(), reason })?;
+    image_from_bytes(path, &bytes, size, channels)
+}
+
+/// As [`read_image`], of a file that was read already; messages name `path`.
+///
+/// # Errors
+/// As [`read_image`].
+pub fn image_from_bytes(
+    path: &Path,
+    bytes: &[u8],
+    size: (usize, usize),
+    channels: usize,
+) -> Result<Vec<u8>, DataError> {
     super::check_size(size, channels)?;
     let unreadable = |reason| DataError::Unreadable { path: path.to_owned(), reason };
-    let bytes = read_file(path).map_err(unreadable)?;
-    let p = decode(&bytes, channels).map_err(unreadable)?;
+    let p = decode(bytes, channels).map_err(unreadable)?;
     let mut out = vec![0; channels * size.0 * size.1];
     resize_into(&mut Resizer::new(), (&p.pixels, p.width, p.height, channels), size, &mut out).map_err(unreadable)?;
     Ok(out)

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use cache::CachePolicy;
-pub use decode::read_image;
+pub use decode::{image_from_bytes, read_image};
 pub use dropped::Dropped;
 pub use error::{DataError, one_line, shown};
 pub use fold::Fold;

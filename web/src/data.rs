@@ -1,7 +1,11 @@
 //! Data sets: drawn in the page, or out of files that are dropped onto it.
 
+use std::path::Path;
+
 use radiograd::data::phantom::PhantomSizes;
-use radiograd::data::{CachePolicy, Dataset, Dropped, Images, LoadOptions, Need, Source, Splits, load, load_npz, phantom};
+use radiograd::data::{
+    CachePolicy, Dataset, Dropped, Images, LoadOptions, Need, Source, Splits, image_from_bytes, load, load_npz, phantom,
+};
 use radiograd::train::Shared;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
@@ -177,6 +181,15 @@ impl Data {
         }
         Ok(all)
     }
+}
+
+/// An image file as the network takes it: `size * size` grey bytes.
+///
+/// # Errors
+/// It is no image, or of a kind that is not read.
+#[wasm_bindgen]
+pub fn image(name: &str, bytes: &[u8], size: usize) -> Result<Vec<u8>, JsError> {
+    image_from_bytes(Path::new(name), bytes, (size, size), 1).map_err(fail)
 }
 
 /// An image folder that arrives file by file.

@@ -94,9 +94,9 @@ impl Run {
     /// Goes on where another training of the same settings and data stands, on whatever device that one ran.
     ///
     /// # Errors
-    /// It is of other settings or data, or a device failed.
-    pub async fn take_over(&mut self, from: Run) -> Result<(), JsError> {
-        self.0.take_over(from.0).await.map_err(fail)
+    /// It is of other settings or data, or a device failed; `from` stays what it is.
+    pub async fn take_over(&mut self, from: &mut Run) -> Result<(), JsError> {
+        self.0.take_over(&mut from.0).await.map_err(fail)
     }
 
     /// The network and its settings as JSON.

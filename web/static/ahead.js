@@ -3,6 +3,8 @@
 // the pipeline that it has, also to the next training.
 
 const kept = [];
+/** What is being compiled. */
+let flying = Promise.resolve();
 
 /** Has a device compile pipelines, and waits until all are ready; `next` gives one as JSON. What is wrong with one is said when the crate asks for it. */
 export async function compile(device, next) {
@@ -19,5 +21,7 @@ export async function compile(device, next) {
     // The browser sends its commands off in a microtask: so the first is compiled while the next is written.
     await null;
   }
-  await Promise.all(all);
+  // What was told before is not told again, and may not be ready yet.
+  flying = Promise.all([flying, ...all]);
+  await flying;
 }

@@ -7,6 +7,9 @@ import { showGalleryMarks, showLayers } from "./seeing.js";
 import { remember } from "./settings.js";
 import { look } from "./training.js";
 
+/** How the lines of networks that race are broken, so that they differ by more than their colour. */
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
+
 /** Milliseconds between two drawings of the curves. */
 const FRAME = 120;
 
@@ -33,13 +36,14 @@ export function draw() {
   const all = [...runs.values()];
   if (all.length === 0) return;
   const xMost = Math.max(...all.map((r) => r.network.steps_an_epoch)) * state.epochs;
-  const lossSeries = all.flatMap((r) => [
+  const lossSeries = all.flatMap((r, i) => [
     { colour: colour(`--${r.key}`), points: r.points, faint: true },
-    { colour: colour(`--${r.key}`), points: r.smooth },
+    { colour: colour(`--${r.key}`), points: r.smooth, dash: DASHES[i] },
   ]);
   curves($("loss"), lossSeries, { xMost });
-  const accuracy = all.map((r) => ({
+  const accuracy = all.map((r, i) => ({
     colour: colour(`--${r.key}`),
+    dash: DASHES[i],
     points: r.epochs.map((e) => [e.step, e.val_accuracy]),
     dots: true,
   }));
@@ -72,7 +76,7 @@ export function draw() {
 }
 
 export function showRace() {
-  const rows = [...runs.values()].map((r) => {
+  const rows = [...runs.values()].map((r, i) => {
     const row = document.createElement("tr");
     row.id = `race-${r.key}`;
     const head = document.createElement("th");
@@ -89,9 +93,14 @@ export function showRace() {
       showGalleryMarks();
       look();
     });
-    const swatch = document.createElement("span");
-    swatch.className = "swatch";
-    swatch.style.background = `var(--${r.key})`;
+    const swatch = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    swatch.setAttribute("class", "swatch");
+    swatch.setAttribute("aria-hidden", "true");
+    line.setAttribute("d", "M0 2H28");
+    line.setAttribute("stroke-dasharray", DASHES[i].join(" "));
+    line.style.stroke = `var(--${r.key})`;
+    swatch.append(line);
     label.append(radio, swatch, r.name);
     head.append(label);
     row.append(head);

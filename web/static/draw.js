@@ -24,13 +24,14 @@ const nice = (most) => {
 };
 
 /**
- * Curves over steps. `series`: { colour, points: [[x, y], ...], dots, faint }. `range`: { x, y: [least, most] or nothing }.
+ * Curves over steps. `series`: { colour, points: [[x, y], ...], dash, dots, faint }; dash as canvases take it, for who does not see colours.
  */
 export function curves(canvas, series, { xMost, yMost, percent = false, height = 190 }) {
   const { g, width } = fit(canvas, height);
   const [left, right, top, bottom] = [48, 10, 8, 22];
-  const values = series.flatMap((s) => s.points.map((p) => p[1])).filter(Number.isFinite);
-  const most = yMost ?? nice(Math.max(1e-3, ...values.slice(-4000)) * 1.02);
+  let largest = 1e-3;
+  for (const s of series) for (const p of s.points) if (p[1] > largest && p[1] < Infinity) largest = p[1];
+  const most = yMost ?? nice(largest * 1.02);
   const x = (v) => left + ((width - left - right) * v) / Math.max(1, xMost);
   const y = (v) => top + (height - top - bottom) * (1 - Math.min(v, most) / most);
   g.font = "12px system-ui, sans-serif";

@@ -32,7 +32,14 @@ worker.onerror = (e) => ended.then(e.message || "out of memory");
 /** The state that the address held when the page was opened. */
 export const first = parse(location.hash);
 
-const crate = WebAssembly.compileStreaming(fetch(new URL("./radiograd_bg.wasm", import.meta.url)));
+async function compile() {
+  const response = await fetch(new URL("./radiograd_bg.wasm", import.meta.url));
+  // A server that does not know the type of the file is no reason to fail.
+  const streams = response.headers.get("content-type")?.startsWith("application/wasm");
+  return streams ? WebAssembly.compileStreaming(response) : WebAssembly.compile(await response.arrayBuffer());
+}
+
+const crate = compile();
 /** What the worker computes on. */
 export const opened = crate.then((module) => ask("open", { module, onCpu: first.device === "cpu" }));
 opened.then(

@@ -4,7 +4,7 @@
 const host = document.getElementById("explain");
 const said = document.getElementById("explained");
 
-/** What is shown: { key, name, step, split, index }. */
+/** What is shown: { key, name, step, image }. */
 let shown = null;
 let root = null;
 
@@ -57,7 +57,9 @@ export function closeExplanation() {
 export function compareExplanation(now) {
   if (!shown) return;
   const { name, step, image } = shown;
-  const other = now.key !== shown.key || now.index !== shown.index;
+  const other = now.key !== shown.key || now.image !== shown.image;
   const text = `Explained below: ${name} at step ${step}, ${image}.`;
-  said.textContent = other ? `${text} Above is another choice.` : now.step > step ? `${text} It has learned since.` : text;
+  const all = other ? `${text} Above is another choice.` : now.step > step ? `${text} It has learned since.` : text;
+  // Every new text is read out.
+  if (said.textContent !== all) said.textContent = all;
 }

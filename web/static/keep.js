@@ -1,7 +1,7 @@
 // What is kept: weights, and the link.
 
 import { ask } from "./engine.js";
-import { $, complain, complainUnlessCpu, focus, lab, run, say, state } from "./page.js";
+import { $, complain, count, focus, lab, run, say, settled, state } from "./page.js";
 import { remember } from "./settings.js";
 
 const fileName = () => `radiograd-${focus()}-seed${state.seed}.safetensors`;
@@ -11,11 +11,14 @@ export function showCommand() {
   const r = run();
   if (!r || !lab.data) return;
   const c = r.network.config;
-  const model = r.key === "own" ? state.chain : r.key;
+  // A chain may have brackets, which shells take for patterns.
+  const model = r.key === "own" ? `'${state.chain.replaceAll("'", "'\\''")}'` : r.key;
   const source = lab.data.summary.synthetic ? "phantom" : "DATA";
   $("command").textContent =
     `radiograd eval --model ${model} --weights ${fileName()} --data ${source} --split val --size ${state.size} ` +
     `--mean ${c.mean.join(",")} --std ${c.std.join(",")} --seed ${state.seed}`;
+  const others = lab.data.summary.synthetic && state.images > 0;
+  $("command-note").textContent = others ? `, on the 200 validation images that it draws by itself, not on these ${count(lab.data.val.labels.length)}` : "";
 }
 
 $("save").addEventListener("click", async () => {
@@ -27,8 +30,9 @@ $("save").addEventListener("click", async () => {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     say(`${link.download} is saved.`);
+    settled("weights");
   } catch (e) {
-    complain(e.message);
+    complain("weights", e.message);
   }
 });
 
@@ -37,10 +41,10 @@ export async function restore(file) {
   try {
     const bytes = await file.arrayBuffer();
     await ask("restore", { key: focus(), bytes }, [bytes]);
-    complainUnlessCpu("");
+    settled("weights");
     say(`${run().name} goes on with the weights of ${file.name}.`);
   } catch (e) {
-    complain(e.message);
+    complain("weights", e.message);
   }
 }
 $("restore").addEventListener("change", ({ target }) => {

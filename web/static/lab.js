@@ -4,20 +4,21 @@ import { addEpoch, draw, redraw } from "./curves.js";
 import { ask, ended, opened, told } from "./engine.js";
 import { showExplanation } from "./explaining.js";
 import { showFigures } from "./figures.js";
-import { $, complain, focus, lab, percent, run, runs, say, state, stayOnCpu, withoutGpu } from "./page.js";
+import { $, complain, focus, gpuFailed, lab, percent, run, runs, say, settled, state, withoutGpu } from "./page.js";
 import { showKernels, showMaps, showPicture } from "./seeing.js";
 import { fill } from "./settings.js";
-import { load } from "./source.js";
+import { awaitImages, load } from "./source.js";
 import { begin, setPlaying } from "./training.js";
 
-ended.then = (why) => complain(`The part that computes stopped: ${why}. Reload the page.`);
+ended.then = (why) => complain("worker", `The part that computes stopped: ${why}. Reload the page.`);
 
 /** When something happened first, for who measures. */
 const mark = (name) => performance.getEntriesByName(name).length || performance.mark(name);
 
 Object.assign(told, {
-  place({ early }) {
-    lab.early = early;
+  place({ early, device = lab.device, why }) {
+    Object.assign(lab, { early, device });
+    if (why) gpuFailed(why);
     $("device").textContent = early ? `${lab.device}; the CPU until its shaders are compiled` : lab.device;
   },
   steps({ key, first, rows, lr, each }) {
@@ -54,7 +55,7 @@ Object.assign(told, {
   },
   failed({ error }) {
     setPlaying(false);
-    complain(error);
+    complain("training", error);
   },
   reading({ done, total }) {
     $("source").textContent = `Reading: ${done} of ${total} files`;
@@ -63,19 +64,21 @@ Object.assign(told, {
 
 /** The network in focus, as it is now, and the chosen image in full: what `radiograd explain` shows. */
 $("explain-image").addEventListener("click", async ({ currentTarget: button }) => {
-  const [of, index, { data }] = [run(), state.image, lab];
+  const [of, index, { data, own }] = [run(), state.image, lab];
   // Not disabled, so that the keyboard does not lose its place.
   if (button.getAttribute("aria-busy") === "true") return;
   button.setAttribute("aria-busy", "true");
   button.textContent = "Explaining";
   const { classes } = data.summary;
-  const [label, image] = [data.val.labels[index], data.val.names[index]];
+  // Nobody has said what is to be seen on a person's own image.
+  const [label, image] = own ? [null, own.name] : [data.val.labels[index], data.val.names[index]];
   try {
-    const { json, step } = await ask("explain", { key: of.key, split: "val", index, asked: { name: image, label, classes } });
+    const { json, step } = await ask("explain", { key: of.key, split: "val", index, bytes: own?.bytes, asked: { name: image, label, classes } });
     // Meanwhile everything may have started over.
-    if (runs.get(of.key) === of) await showExplanation(json, { key: of.key, name: of.name, step, index, image });
+    if (runs.get(of.key) === of) await showExplanation(json, { key: of.key, name: of.name, step, image });
+    settled("explanation");
   } catch (e) {
-    complain(e.message);
+    complain("explanation", e.message);
   }
   button.textContent = "Explain this image";
   button.removeAttribute("aria-busy");
@@ -102,14 +105,14 @@ unfold();
 
 fill();
 try {
-  const { device, onCpu, why } = await opened;
+  const { device, why } = await opened;
   $("device").textContent = lab.device = device;
-  stayOnCpu(onCpu);
   if (why) withoutGpu(why);
   const wasOwn = state.data === "own";
+  if (wasOwn) awaitImages();
   await load();
   await begin();
-  if (wasOwn) complain("This link is about images of somebody's own: drop them here again. Until then these are phantom images.", "Other images.");
+  if (wasOwn) complain("images", "This link is about images of somebody's own: drop them here again. Until then these are phantom images.", "Other images.");
 } catch (e) {
-  complain(e.message);
+  complain("page", e.message);
 }

@@ -11,8 +11,16 @@ import { look } from "./training.js";
 const GALLERY = 24;
 let gallery = [];
 
+/** Has the network in focus look at a validation image. */
+function choose(index) {
+  lab.own = null;
+  state.image = index;
+  remember();
+  return look();
+}
+
 /** Some validation images of every class, spread over all. */
-function choose(from = 0) {
+function some(from = 0) {
   const { labels } = lab.data.val;
   const step = Math.max(1, Math.floor(labels.length / GALLERY));
   const spread = Array.from({ length: Math.min(GALLERY, labels.length) }, (_, i) => (from + i * step) % labels.length);
@@ -21,7 +29,7 @@ function choose(from = 0) {
 
 let offset = 0;
 
-export async function fillGallery(indices = choose()) {
+export async function fillGallery(indices = some()) {
   if (!indices.includes(state.image)) indices[0] = state.image;
   gallery = indices;
   const { bytes } = await ask("images", { split: "val", indices });
@@ -30,14 +38,10 @@ export async function fillGallery(indices = choose()) {
     const label = document.createElement("label");
     const radio = document.createElement("input");
     const name = lab.data.summary.classes[lab.data.val.labels[index]];
-    Object.assign(radio, { type: "radio", name: "image", value: index, checked: index === state.image });
+    Object.assign(radio, { type: "radio", name: "image", value: index, checked: index === state.image && !lab.own });
     radio.setAttribute("aria-label", `Image ${index}, ${name}`);
     label.title = `${lab.data.val.names[index]}: ${name}`;
-    radio.addEventListener("change", () => {
-      state.image = index;
-      remember();
-      look();
-    });
+    radio.addEventListener("change", () => choose(index));
     const canvas = document.createElement("canvas");
     xray(canvas, bytes.subarray(i * n, (i + 1) * n), state.size, state.size);
     label.append(canvas, radio);
@@ -72,17 +76,15 @@ export function showGalleryMarks() {
 
 $("others").addEventListener("click", () => {
   offset += 1;
-  const indices = choose(offset);
-  state.image = indices[0];
-  remember();
-  fillGallery(indices).then(look);
+  const indices = some(offset);
+  choose(indices[0]);
+  fillGallery(indices);
 });
 $("wrong").addEventListener("click", () => {
   const all = lab.data.val.labels.map((_, i) => i).filter(isWrong).slice(0, GALLERY);
   if (all.length === 0) return say("There are no mistakes.");
-  state.image = all[0];
-  remember();
-  fillGallery(all).then(look);
+  choose(all[0]);
+  fillGallery(all);
 });
 
 export function showLayers() {
@@ -116,14 +118,18 @@ export function showLayers() {
 export function showPicture() {
   if (!lab.picture || lab.picture.key !== focus()) return;
   const { parts, bytes, seen } = lab.picture;
-  xray($("xray"), bytes, state.size, state.size);
   const { classes } = lab.data.summary;
-  const truth = lab.data.val.labels[seen.index];
+  // Of a person's own image nobody has said what is on it.
+  if (seen.own !== (lab.own !== null)) return;
+  const name = lab.own?.name ?? lab.data.val.names[seen.index];
+  const truth = lab.own ? undefined : classes[lab.data.val.labels[seen.index]];
+  xray($("xray"), bytes, state.size, state.size);
   const decided = parts.probabilities.indexOf(Math.max(...parts.probabilities));
-  $("xray").setAttribute("aria-label", `Validation image ${seen.index}, ${classes[truth]}`);
+  $("xray").setAttribute("aria-label", truth ? `Validation image ${seen.index}, ${truth}` : name);
   const verdict = document.createElement("p");
   verdict.className = "verdict";
-  verdict.textContent = `It is ${classes[truth]}; ${lab.picture.step === 0 ? "untrained, it" : "it"} says ${classes[decided]}.`;
+  const says = `${lab.picture.step === 0 ? "untrained, it" : "it"} says ${classes[decided]}.`;
+  verdict.textContent = truth ? `It is ${truth}; ${says}` : says[0].toUpperCase() + says.slice(1);
   const rows = parts.probabilities.flatMap((p, i) => {
     const name = document.createElement("span");
     name.textContent = classes[i];
@@ -139,8 +145,8 @@ export function showPicture() {
   const list = document.createElement("div");
   list.append(...rows);
   $("answer").replaceChildren(verdict, list);
-  compareExplanation({ key: lab.picture.key, step: lab.picture.step, index: seen.index });
-  $("seeing").textContent = `${run().name} at step ${count(lab.picture.step)} looks at ${lab.data.val.names[seen.index]}.`;
+  compareExplanation({ key: lab.picture.key, step: lab.picture.step, image: name });
+  $("seeing").textContent = `${run().name} at step ${count(lab.picture.step)} looks at ${name}.`;
   // Each in a turn of its own: the page stays free between them.
   setTimeout(showMaps);
   setTimeout(showKernels);
@@ -170,8 +176,6 @@ export function showMaps() {
     $("maps-note").textContent = `${field[0].toUpperCase()}${field.slice(1)}.`;
     bars($("maps"), [...numbers]);
   }
-  const layer0 = layer.layer;
-  $("maps").setAttribute("aria-label", `What ${layer0} makes of the image`);
 }
 
 const cellFor = ([count_, h]) => Math.max(32, Math.min(72, count_ > 64 ? 44 : 58, 3 * h));

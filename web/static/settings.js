@@ -17,6 +17,13 @@ export function remember() {
   showCommand();
 }
 
+/** What a change of settings begins with: it trains from the start, at the first rate, and does not play. */
+export function anew() {
+  Object.assign(state, { play: false, rates: [] });
+  fill();
+  remember();
+}
+
 addEventListener("hashchange", () => {
   if (location.hash !== written) location.reload();
 });
@@ -42,13 +49,8 @@ form.addEventListener("change", async ({ target }) => {
   else if (name === "chain") state.chain = target.value.trim();
   else if (name === "device") state.device = target.value;
   else state[name] = Number(target.value);
-  if (state.nets.length === 0 && state.chain === "") {
-    state.nets = ["cnn2"];
-    fill();
-  }
-  state.play = false;
-  state.rates = [];
-  remember();
+  if (state.nets.length === 0 && state.chain === "") state.nets = ["cnn2"];
+  anew();
   if (name === "device") return location.reload();
   if (name === "size" || name === "seed") await load();
   await begin();

@@ -2,13 +2,23 @@
 
 import { ask } from "./engine.js";
 import { restore } from "./keep.js";
-import { $, complain, complainUnlessCpu, count, lab, state } from "./page.js";
+import { $, complain, count, lab, settled, state } from "./page.js";
 import { fillGallery } from "./seeing.js";
+import { anew, fill, remember } from "./settings.js";
 import { options } from "./state.js";
-import { begin, halt } from "./training.js";
+import { begin, halt, look } from "./training.js";
 
 /** Files that were dropped, to be read again where the image size changes. */
 let dropped = null;
+/** What a link says of a training on images that have yet to be dropped. */
+let awaited = null;
+
+/** Keeps what the address says until its images are there. */
+export function awaitImages() {
+  const { rates, image, play } = state;
+  awaited = { rates, image, play };
+  Object.assign(state, { rates: [], image: 0, play: false });
+}
 
 /** Draws or reads the images. */
 export async function load() {
@@ -18,15 +28,16 @@ export async function load() {
     if (dropped?.npz) lab.data = await ask("npz", { file: dropped.npz, options: options(state) });
     else if (dropped) lab.data = await ask("folder", { name: dropped.name, files: dropped.files, options: options(state) });
     else lab.data = await ask("phantom", { options: options(state) });
-    complainUnlessCpu("");
+    settled("images");
   } catch (e) {
-    complain(e.message);
+    complain("images", e.message);
     if (!dropped) throw e;
     dropped = null;
     state.data = "phantom";
     lab.data = await ask("phantom", { options: options(state) });
   }
   state.data = dropped ? "own" : "phantom";
+  lab.own = null;
   $("phantom").hidden = !dropped;
   const { summary } = lab.data;
   const classes = summary.classes.map((c, i) => `${c} ${count(summary.train[i] ?? 0)}`).join(", ");
@@ -41,10 +52,38 @@ export async function load() {
 function takeFiles(files, name) {
   const npz = files.find((f) => f.path.toLowerCase().endsWith(".npz"));
   dropped = npz && files.length === 1 ? { npz: npz.file } : { name, files };
-  state.play = false;
-  state.rates = [];
-  state.image = 0;
-  return load().then(begin, (e) => complain(e.message));
+  return other();
+}
+
+/** Begins anew on other images, or as the link says that was about these. */
+async function other() {
+  try {
+    state.image = dropped && awaited ? awaited.image : 0;
+    await load();
+    anew();
+    if (dropped && awaited) {
+      Object.assign(state, awaited, { image: state.image });
+      awaited = null;
+      fill();
+      remember();
+    }
+    await begin();
+  } catch (e) {
+    complain("images", e.message);
+  }
+}
+
+/** Has the network in focus look at one image. */
+async function lookAt(file) {
+  try {
+    const { bytes } = await ask("decode", { file, size: state.size });
+    lab.own = { name: file.name, bytes };
+    settled("image");
+    for (const radio of $("gallery").querySelectorAll("input")) radio.checked = false;
+    await look();
+  } catch (e) {
+    complain("image", e.message);
+  }
 }
 
 const fromInput = (input) => {
@@ -56,8 +95,12 @@ $("folder").addEventListener("change", (e) => fromInput(e.target));
 $("npz").addEventListener("change", (e) => fromInput(e.target));
 $("phantom").addEventListener("click", () => {
   dropped = null;
-  state.image = 0;
-  load().then(begin);
+  other();
+});
+$("own").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  target.value = "";
+  if (file) lookAt(file);
 });
 
 /** All files below what was dropped, with their paths. */
@@ -95,5 +138,6 @@ addEventListener("drop", async (e) => {
   const files = entries.length ? [] : [...e.dataTransfer.files].map((file) => ({ path: file.name, file }));
   for (const entry of entries) await walk(entry, "", files);
   if (files.length === 1 && /\.(safetensors|pth|pt)$/.test(files[0].path)) return restore(files[0].file);
+  if (files.length === 1 && !files[0].path.includes("/") && /\.(png|jpe?g|bmp|gif|tiff?|webp)$/i.test(files[0].path)) return lookAt(files[0].file);
   if (files.length) await takeFiles(files, (entries[0] ?? files[0].file).name);
 });

@@ -5,9 +5,9 @@ import { ask } from "./engine.js";
 import { closeExplanation } from "./explaining.js";
 import { showFigures } from "./figures.js";
 import { showCommand } from "./keep.js";
-import { $, complain, complainUnlessCpu, focus, lab, runs, state } from "./page.js";
+import { $, complain, focus, lab, runs, settled, state } from "./page.js";
 import { showLayers } from "./seeing.js";
-import { fill, remember } from "./settings.js";
+import { anew, remember } from "./settings.js";
 import { config, networks, options } from "./state.js";
 
 let playing = false;
@@ -30,14 +30,14 @@ export async function begin() {
       images: options(state).images,
       rates: state.rates,
     });
-    complainUnlessCpu("");
+    settled("training");
     runs.clear();
     for (const { key, network } of made) {
       const name = wanted.find((n) => n.key === key).name;
       runs.set(key, { key, name, network, points: [], smooth: [], epochs: [], each: 0, lr: network.config.lr, done: false });
     }
   } catch (e) {
-    complain(e.message);
+    complain("training", e.message);
     $("play").disabled = $("step").disabled = $("explain-image").disabled = true;
     return;
   }
@@ -62,10 +62,13 @@ export function setPlaying(on) {
   $("dot").className = on ? "dot busy" : "dot ready";
 }
 
+/** The network in focus and the image that it is to look at. */
+const chosen = () => ({ key: focus(), split: "val", index: state.image, bytes: lab.own?.bytes });
+
 function play() {
   if (!ready) return;
   setPlaying(true);
-  ask("play", { key: focus(), split: "val", index: state.image }).catch((e) => complain(e.message));
+  ask("play", chosen()).catch((e) => complain("training", e.message));
 }
 
 $("play").addEventListener("click", () => {
@@ -79,13 +82,11 @@ $("play").addEventListener("click", () => {
 $("step").addEventListener("click", () => {
   setPlaying(false);
   state.play = false;
-  ask("step").catch((e) => complain(e.message));
+  remember();
+  ask("step").catch((e) => complain("training", e.message));
 });
 $("reset").addEventListener("click", () => {
-  state.play = false;
-  state.rates = [];
-  fill();
-  remember();
+  anew();
   begin();
 });
 addEventListener("keydown", (e) => {
@@ -99,12 +100,12 @@ addEventListener("keydown", (e) => {
 /** Has the worker show what the network in focus makes of the chosen image. */
 export function look() {
   if (!ready) return Promise.resolve();
-  return ask("look", { key: focus(), split: "val", index: state.image }).catch((e) => complain(e.message));
+  return ask("look", chosen()).catch((e) => complain("training", e.message));
 }
 
 /** Another rate: for the whole run before its first step, from here on after it. */
 export async function setRate(lr) {
-  if ([...runs.values()].every((r) => r.points.length === 0)) {
+  if (!ready || [...runs.values()].every((r) => r.points.length === 0)) {
     Object.assign(state, { lr, rates: [] });
     remember();
     return begin();

@@ -4,14 +4,14 @@
 // Calls run one after another, and between them the trainings go on, a tick at a time. Pipelines are compiled beside them (ahead.js).
 
 import { compile } from "./ahead.js";
-import init, { Data, Device, Folder, Run } from "./radiograd.js";
+import init, { Data, Device, Folder, Run, image } from "./radiograd.js";
 
 /** Seconds of one tick, about: short enough that the page stays lively, long enough that reading back is no burden. */
 const TICK = 0.06;
 /** Milliseconds between two pictures of what the network sees while it learns. */
 const PICTURE = 350;
 /** Operations that the CPU may do while the browser compiles the shaders, and steps, at most. Not a time: the same settings must give the same run. */
-const HEAD_START = { flops: 2.5e9, steps: 8 };
+const HEAD_START = { flops: 3e9, steps: 8 };
 
 let device = null;
 /** Where trainings begin while the browser compiles the GPU's shaders. */
@@ -27,7 +27,10 @@ let changes = [];
 /** After how many steps the trainings move from the CPU to the GPU; 0 where they are where they belong. */
 let moveAfter = 0;
 /** For which training pipelines are being compiled, and until when. */
-let prepared = { text: "", headStart: 0, train: Promise.resolve(), inspect: () => Promise.resolve(), done: true };
+const nothing = { text: "", headStart: 0, train: Promise.resolve(), trained: true, inspect: () => Promise.resolve(), done: true };
+let prepared = nothing;
+/** Ends a wait for pipelines that nobody wants any more. */
+let wake = () => {};
 
 /** All that touches the device happens in this chain. */
 let chain = Promise.resolve();
@@ -93,9 +96,7 @@ const calls = {
 
   /** Sets trainings up, one for each network; those that were are gone. Where there is a GPU they begin on the CPU, if their steps are small. */
   async start({ networks, config, images, rates }) {
-    playing = false;
-    for (const r of runs) r.run.free();
-    runs = [];
+    drop();
     changes = rates.map(([step, lr]) => ({ step, lr }));
     const text = JSON.stringify([networks, config, images]);
     if (prepared.text !== text) prepare(networks, config, data, text);
@@ -111,9 +112,9 @@ const calls = {
     return { networks: made };
   },
 
-  play({ key, split, index }) {
+  play({ key, split, index, bytes }) {
     focus = key;
-    seen = { split, index, bytes: null };
+    seen = { split, index, bytes: bytes ?? null };
     playing = true;
     go();
     return {};
@@ -126,7 +127,12 @@ const calls = {
 
   /** One step of every network, with a picture after it. */
   async step() {
-    playing = false;
+    if (mustWait()) {
+      // Not in turn: a wait for pipelines must not keep other calls.
+      const [mine, { train }] = [runs, prepared];
+      train.then(() => inTurn(() => mine === runs && calls.step())).catch(failed);
+      return {};
+    }
     await tick(1);
     await picture();
     return {};
@@ -146,10 +152,15 @@ const calls = {
     return {};
   },
 
+  /** An image file as the networks take it. */
+  async decode({ file, size }) {
+    return { bytes: image(file.name, new Uint8Array(await file.arrayBuffer()), size) };
+  },
+
   /** All that the explain page shows of an image, as JSON. */
-  async explain({ key, split, index, asked }) {
+  async explain({ key, split, index, bytes, asked }) {
     const { run } = find(key);
-    const json = await run.explain(data.image(split, index), JSON.stringify(asked));
+    const json = await run.explain(bytes ?? data.image(split, index), JSON.stringify(asked));
     return { json, step: run.done() };
   },
 
@@ -167,29 +178,48 @@ const calls = {
 
 /** Begins to compile what a training will want: what its steps need first. */
 function prepare(networks, config, on, text) {
+  if (!device.handle()) return (prepared = nothing);
   const wishes = networks.map(({ model }) => Run.wishes(device, on, JSON.stringify({ ...config, model })));
   const all = (next) => Promise.all(wishes.map((w) => compile(device.handle(), () => next(w))));
   // A pass back is about twice a pass forward.
   const work = 3 * wishes.reduce((sum, w) => sum + w.flops(), 0);
   const headStart = Math.min(HEAD_START.steps, Math.floor(HEAD_START.flops / work));
   const train = all((w) => w.train());
-  const mine = { text, headStart, train, done: false };
+  const mine = { text, headStart, train, trained: false, done: false };
+  train.then(() => (mine.trained = true));
   let inspect = null;
   // Begins when it is first asked for.
   mine.inspect = () => (inspect ??= train.then(() => all((w) => w.inspect())).then(() => (mine.done = true)));
   prepared = mine;
 }
 
-/** Has the trainings go on on the GPU, once its pipelines are there. */
+/** Whether the CPU has done its steps, and the GPU's pipelines are not there yet. */
+const mustWait = () => moveAfter > 0 && !prepared.trained && runs.some((r) => !r.run.is_done() && r.run.done() >= moveAfter);
+
+/** Has the trainings go on on the GPU; or all further ones on the CPU, where the GPU fails. */
 async function move() {
   await prepared.train;
-  for (const r of runs) {
-    const next = new Run(device, data, r.settings);
-    await next.take_over(r.run);
-    Object.assign(r, { run: next, rate: 0, count: 1 });
+  const next = [];
+  let why = "";
+  try {
+    for (const r of runs) {
+      next.push(new Run(device, data, r.settings));
+      await next.at(-1).take_over(r.run);
+    }
+  } catch (e) {
+    why = e.message || String(e);
+    device = cpu;
+    prepared = nothing;
+    for (const run of next) run.free();
+  }
+  if (!why) {
+    for (const [i, r] of runs.entries()) {
+      r.run.free();
+      Object.assign(r, { run: next[i], rate: 0, count: 1 });
+    }
   }
   moveAfter = 0;
-  tell({ tell: "place", early: false });
+  tell({ tell: "place", early: false, ...(why && { device: device.describe(), why }) });
 }
 
 const find = (key) => {
@@ -198,10 +228,17 @@ const find = (key) => {
   return found;
 };
 
-function take(next) {
-  for (const r of runs) r.run.free();
-  runs = [];
+/** Lets go of all trainings. */
+function drop() {
   playing = false;
+  const old = runs;
+  runs = [];
+  for (const r of old) r.run.free();
+  wake();
+}
+
+function take(next) {
+  drop();
   if (data) data.free();
   data = next;
   seen = { split: "val", index: 0, bytes: null };
@@ -211,12 +248,9 @@ function take(next) {
 /** Some steps of every network that is not done, all alike: the race is fair by steps. */
 async function tick(most) {
   const active = runs.filter((r) => !r.run.is_done());
+  if (moveAfter > 0 && active.length && active[0].run.done() >= moveAfter) await move();
   let count = Math.min(most, ...active.map((r) => r.count ?? 1));
-  if (moveAfter > 0 && active.length) {
-    const done = active[0].run.done();
-    if (done >= moveAfter) await move();
-    else count = Math.min(count, moveAfter - done);
-  }
+  if (moveAfter > 0 && active.length) count = Math.min(count, moveAfter - active[0].run.done());
   for (const r of active) {
     const start = performance.now();
     const before = r.run.done();
@@ -254,7 +288,12 @@ async function picture() {
   const parts = JSON.parse(inspection.parts());
   const values = inspection.values();
   inspection.free();
-  tell({ tell: "picture", key: r.key, step: r.run.done(), seen: { split: seen.split, index: seen.index }, bytes, parts, values }, [values.buffer]);
+  tell({ tell: "picture", key: r.key, step: r.run.done(), seen: { split: seen.split, index: seen.index, own: seen.bytes !== null }, bytes, parts, values }, [values.buffer]);
+}
+
+function failed(e) {
+  playing = false;
+  tell({ tell: "failed", error: e.message || String(e) });
 }
 
 /** Plays on until it is told to stop; other calls come between the ticks. */
@@ -263,6 +302,7 @@ function go() {
   ticking = true;
   const turn = async () => {
     if (!playing) return false;
+    if (mustWait()) return "wait";
     const more = await tick(Infinity);
     if (((prepared.done || moveAfter > 0) && performance.now() - pictured > PICTURE) || !more) await picture();
     if (!more) {
@@ -274,14 +314,15 @@ function go() {
   const next = () => {
     inTurn(turn).then(
       (more) => {
-        if (more) setTimeout(next);
+        // Out of turn, so that what a person does meanwhile is done.
+        if (more === "wait") Promise.race([prepared.train, new Promise((resolve) => (wake = resolve))]).then(next);
+        else if (more) setTimeout(next);
         else ticking = false;
         if (!more && playing) go();
       },
       (e) => {
         ticking = false;
-        playing = false;
-        tell({ tell: "failed", error: e.message || String(e) });
+        failed(e);
       },
     );
   };
@@ -290,8 +331,8 @@ function go() {
 
 onmessage = ({ data: message }) => {
   const { id, call } = message;
-  // A pause need not wait for its turn.
-  if (call === "pause") playing = false;
+  // A pause need not wait for its turn, and a step stops what plays.
+  if (call === "pause" || call === "step") playing = false;
   inTurn(() => calls[call](message)).then(
     (ok) => tell({ id, ok }),
     (e) => tell({ id, error: e.message || String(e) }),

@@ -177,6 +177,10 @@ const cases = {
     await page.waitForSelector("#notice:not([hidden])");
     const notice = await page.textContent("#notice");
     check(/relo/.test(notice), `a slip in a chain is named: ${notice.trim().slice(0, 110)}`);
+    await page.fill("input[name=chain]", "conv8-relu-flatten-dense2");
+    await page.press("input[name=chain]", "Tab");
+    await page.waitForSelector("#notice[hidden]", { state: "attached" });
+    check(true, "and forgotten once it is mended");
     clean(page, "race");
     await page.context().close();
   },
@@ -195,7 +199,30 @@ const cases = {
     await page.goto(link);
     const again = await done(page, 2);
     check(JSON.stringify(again) === JSON.stringify(rows), `a rate changed at step 1 is in the link, and repeats: ${rows.map((r) => r[2]).join(" ")}`);
+    await page.fill("input[name=seed]", "5");
+    await page.press("input[name=seed]", "Tab");
+    await page.waitForFunction(() => /^#[^#]*seed=5/.test(location.hash));
+    check((await page.inputValue("select[name=lr]")) === "0.001" && !/rates/.test(page.url()), "another seed begins at the first rate, and the form says so");
     clean(page, "rate");
+    await page.context().close();
+  },
+
+  /** The GPU goes while its shaders are being compiled: the training goes on on the CPU, where it began. */
+  async lost() {
+    const page = await open("#nets=cnn1%2Ccnn2&epochs=1&images=400&play=1");
+    const cdp = await browser.newBrowserCDPSession();
+    await page.waitForFunction(() => performance.getEntriesByName("first step").length, null, { timeout: 60000 });
+    check(!(await page.evaluate(() => performance.getEntriesByName("first step on the device").length)), "the first step is done before the shaders are compiled");
+    // The connection to the process ends with it.
+    await cdp.send("Browser.crashGpuProcess").catch(() => {});
+    const rows = await done(page, 2);
+    check(rows.length === 2 && (await page.isVisible("#without")), `the GPU is lost, and the training goes on: ${(await page.textContent("#without")).trim().slice(0, 120)}`);
+    check((await page.textContent("#device")).startsWith("CPU"), `the page says where: ${await page.textContent("#device")}`);
+    await page.click("#reset");
+    await ready(page);
+    await page.click("#step");
+    await page.waitForFunction(() => /step 1 /.test(document.getElementById("where").textContent));
+    check(true, "and it begins anew there");
     await page.context().close();
   },
 
@@ -235,7 +262,23 @@ const cases = {
     writeFileSync(path.join(base, "bad.npz"), "no archive");
     await drop(path.join(base, "bad.npz"));
     await page.waitForSelector("#notice:not([hidden])");
-    check(/bad\.npz/.test(await page.textContent("#notice")), `a broken file is named: ${(await page.textContent("#notice")).trim().slice(0, 120)}`);
+    await ready(page);
+    const notice = await page.isVisible("#notice") && (await page.textContent("#notice")).trim();
+    check(/bad\.npz/.test(notice), `a broken file is named, also when phantom images train in its place: ${notice.slice(0, 120)}`);
+    // One image, looked at and explained by the network in training.
+    const film = path.join(folder, "train", "PNEUMONIA", readdirSync(path.join(folder, "train", "PNEUMONIA"))[0]);
+    await drop(film);
+    await page.waitForFunction((n) => document.getElementById("seeing").textContent.includes(n), path.basename(film));
+    check(/says (NORMAL|PNEUMONIA)/.test(await page.textContent("#answer")) && (await page.locator("#gallery input:checked").count()) === 0, `one dropped image: ${await page.textContent("#seeing")} ${(await page.textContent("#answer .verdict")).trim()}`);
+    await page.click("#explain-image");
+    await page.waitForFunction((n) => document.getElementById("explained").textContent.includes(n), path.basename(film), { timeout: 60000 });
+    await page.waitForFunction(() => document.querySelector("#explain").shadowRoot?.querySelector(".bars"));
+    check(true, `and it is explained: ${await page.textContent("#explained")}`);
+    await page.setInputFiles("#own", path.join(base, "bad.npz"));
+    await page.waitForFunction(() => /bad\.npz.*(no|not) /.test(document.getElementById("notice").textContent));
+    check(true, `what is no image is refused: ${(await page.textContent("#notice")).trim()}`);
+    await page.click("#others");
+    await page.waitForFunction(() => /val\//.test(document.getElementById("seeing").textContent));
     clean(page, "drops");
     await page.context().close();
     rmSync(base, { recursive: true });
@@ -369,7 +412,7 @@ const cases = {
     let rows;
     checkTasks(await longestTask(page, async () => (rows = await done(page, 1))), "cpu");
     check(/CPU/.test(await page.textContent("#device")), `without WebGPU the CPU trains: ${rows[0].join(" ")}`);
-    check(/WebGPU/.test(await page.textContent("#notice")), `and the page says so: ${(await page.textContent("#notice")).trim().slice(0, 90)}`);
+    check(await page.isVisible("#without") && /WebGPU/.test(await page.textContent("#without")), `and the page says so: ${(await page.textContent("#without")).trim().slice(0, 90)}`);
     clean(page, "cpu");
     await page.context().close();
   },

@@ -323,9 +323,9 @@ impl Live {
     /// optimizer's state, the gradients that wait for an update, the schedule, the log. What this one has done is forgotten.
     ///
     /// # Errors
-    /// Other settings or other images, or a device that failed. This one is not to be used after that.
-    pub async fn take_over(&mut self, from: Self) -> Result<(), TrainError> {
-        let (fit, mut old) = (&mut self.fit, from.fit);
+    /// Other settings or other images, or a device that failed. This one is not to be used after that; `from` stays what it is.
+    pub async fn take_over(&mut self, from: &mut Self) -> Result<(), TrainError> {
+        let (fit, old) = (&mut self.fit, &mut from.fit);
         if fit.config != old.config || fit.content_hash != old.content_hash {
             return Err(TrainError::setting(
                 "config",
@@ -342,8 +342,8 @@ impl Live {
             let value = old.executor.fetch_var(var).await?;
             fit.executor.write_var(var, &value)?;
         }
-        (self.scheduler, self.order, self.begin) = (from.scheduler, from.order, from.begin);
-        (self.epochs, self.begun, self.rows) = (from.epochs, from.begun, from.rows);
+        (self.scheduler, self.order, self.begin) = (from.scheduler.clone(), from.order.clone(), from.begin);
+        (self.epochs, self.begun, self.rows) = (from.epochs.clone(), from.begun.clone(), from.rows.clone());
         (self.row, self.step) = (from.row, from.step);
         Ok(())
     }
