@@ -26,8 +26,9 @@ let pictured = 0;
 let changes = [];
 /** After how many steps the trainings move from the CPU to the GPU; 0 where they are where they belong. */
 let moveAfter = 0;
-/** For which training pipelines are being compiled, and until when. */
+/** Nothing is being compiled: as on the CPU. */
 const nothing = { text: "", headStart: 0, train: Promise.resolve(), trained: true, inspect: () => Promise.resolve(), done: true };
+/** For which training pipelines are being compiled, and until when. */
 let prepared = nothing;
 /** Ends a wait for pipelines that nobody wants any more. */
 let wake = () => {};
