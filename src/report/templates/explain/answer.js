@@ -35,7 +35,7 @@ const OVERLAYS = {
       return cam && { values: floats(cam.hires), h: cam.height, w: cam.width };
     },
     words: (E, s) => `Gradient times activation at each pixel of ${layerName(E, s.camLayer)}, summed over its channels (Draelos and Carin 2020). Unlike Grad-CAM it does not take the mean of the ` +
-      `gradient over the image${E.by_place ? ", which this network needs: its dense layer weighs each place by itself" : "; in front of a global mean both are the same but for a factor"}.`,
+      `gradient over the image${E.by_place ? ", which this network needs: its dense layer weighs each place by itself" : "; in front of a global mean both are the same"}.`,
   },
   occlusion: {
     name: "Occlusion",

@@ -30,7 +30,7 @@ function stepPanel(E, index) {
   const body = el("div", {}), stop = () => { clearInterval(timer); timer = null; };
   const modes = Object.entries(MODES).filter(([m]) => m !== "weight" || hasPlanes(t)).map(([m, v]) => [m, v.name]);
   const outer = el("div", { class: "stepped" },
-    el("p", { class: "words", text: `The very kernel that computes this layer, ${E.shader.name}, one line after the other. Gradients are those of the logit of ${className(E, E.target)}.` }),
+    el("p", { class: "words", text: `The plain kernel of this layer, ${E.shader.name}, one line after the other; the executor may have used a faster one. Gradients are those of the logit of ${className(E, E.target)}.` }),
     cutOut(),
     choice("What is computed", modes, s.mode, (m) => { stop(); s.mode = m; s.at = 0; s.channel = 0; build(); }), body);
 
