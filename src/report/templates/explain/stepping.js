@@ -3,7 +3,6 @@
 function stepPanel(E, index) {
   const t = E.layers[index].stepped, n = numbersOf(t), [C, H, W] = t.x_shape, [O, OH, OW] = t.y_shape, [kh, kw] = t.kernel;
   const cg = C / t.groups, og = O / t.groups;
-  const range = (v) => [v.reduce((a, b) => Math.min(a, b), Infinity), v.reduce((a, b) => Math.max(a, b), -Infinity)];
   // Gradients have both signs, and 0 in the middle of the colours.
   const signed = (low, high) => { const most = Math.max(-low, high) || 1; return { map: SIGNED, low: -most, high: most, t: (q) => (q + most) / (2 * most) }; };
   const own = (v) => signed(...range(v));
