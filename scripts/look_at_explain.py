@@ -5,7 +5,7 @@
 
 Finds: messages on the console, requests, sideways scrolling, low contrast, controls without a name, pages above 5 MB; and that the
 sums which the page steps through are the executor's values, to rounding, for pixels and weights spread over every stepped
-convolution. With --axe, where FILE is axe.min.js of the npm package axe-core (web/test/node_modules has it after scripts/lab_test.sh),
+convolution; that everything that can lie over the image does, and that the keyboard keeps its place. With --axe, where FILE is axe.min.js of the npm package axe-core (web/test/node_modules has it after scripts/lab_test.sh),
 also what axe-core calls serious or critical, in every panel. Keeps pictures to be looked at. Exit status 1 where something is wrong.
 """
 
@@ -84,6 +84,50 @@ SUMS = r"""
 })()
 """
 
+# Every choice of what lies over the image and at which layer; an error lands on the console.
+OVERLAYS = r"""
+(() => {
+  for (const button of document.querySelectorAll('[aria-label="What lies over the X-ray"] button')) {
+    button.click();
+    for (const select of document.querySelectorAll('.answer select')) for (let k = 0; k < select.options.length; k++) {
+      select.selectedIndex = k;
+      select.dispatchEvent(new Event('change'));
+    }
+  }
+})()
+"""
+
+# What is changed under the keyboard and must not lose its focus: opens a stepped convolution and answers where it did.
+KEYS = r"""
+(() => {
+  const faults = [], at = (text, root = document) => [...root.querySelectorAll('button')].find((b) => b.textContent === text);
+  const stays = (what, label, act) => { act(); const now = document.activeElement.getAttribute('aria-label') || ''; if (!now.startsWith(label)) faults.push(`${what}: focus goes from "${label}" to "${now}"`); };
+  const layer = [...document.querySelectorAll('button.layer')].find((b) => { b.click(); return at('Step through'); });
+  if (!layer) return '[]';
+  at('Step through').click();
+  for (const mode of ['One output pixel', 'Input gradient']) {
+    at(mode).click();
+    const canvas = document.querySelector('.stepped canvas.pickable');
+    canvas.focus();
+    for (const key of ['ArrowRight', 'ArrowDown', 'ArrowLeft']) stays(`${key} in ${mode}`, canvas.getAttribute('aria-label'), () => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })));
+  }
+  const weight = at("One weight's gradient");
+  if (weight) {
+    weight.click();
+    const button = [...document.querySelectorAll('.stepped .grid button')].at(-1);
+    if (button) { button.focus(); stays('a weight', button.getAttribute('aria-label'), () => button.click()); }
+  }
+  const walk = document.querySelector('.walk button:not([disabled])');
+  if (walk) {
+    walk.focus();
+    walk.click();
+    // At the last layer the other of the two has it.
+    if (!document.activeElement.closest('.walk')) faults.push(`${walk.getAttribute('aria-label')}: focus is lost`);
+  }
+  return JSON.stringify(faults);
+})()
+"""
+
 
 AXE = r"""
 (async () => {
@@ -126,7 +170,11 @@ def looker(args):
 def sums(browser, page):
     found = json.loads(browser.evaluate(SUMS))
     print(f"    {found['count']} stepped sums, the farthest {found['worst']:.1e} from the executor's")
-    return [] if found["worst"] < 1e-5 else [f"a sum is not the executor's: {found['where']}"]
+    faults = [] if found["worst"] < 1e-5 else [f"a sum is not the executor's: {found['where']}"]
+    browser.events.clear()
+    browser.evaluate(OVERLAYS)
+    faults += [f"keyboard: {fault}" for fault in json.loads(browser.evaluate(KEYS))]
+    return faults + heard(browser, None)
 
 
 if __name__ == "__main__":

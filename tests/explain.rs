@@ -14,7 +14,7 @@ use lab::Lab;
 use radiograd::cpu;
 use radiograd::exec::Executor;
 use radiograd::explain::stepped::{Stepped, Term, total};
-use radiograd::explain::{DEFAULT_BYTES, ExplainError, Explanation, Request, cam, evidence, explain};
+use radiograd::explain::{DEFAULT_BYTES, Evidence, ExplainError, Explanation, Request, cam, evidence, explain};
 use radiograd::graph::{Graph, NodeId};
 use radiograd::nn::plan::Action;
 use radiograd::nn::{Layer, Mode, Model};
@@ -80,6 +80,10 @@ impl Case {
 
     fn explained(&self) -> Explanation {
         explain(&mut cpu::Executor::<f32>::fast(), &self.request()).unwrap()
+    }
+
+    fn evidence(&self, class: usize) -> Vec<Evidence> {
+        evidence(&mut cpu::Executor::<f32>::fast(), &self.request(), class).unwrap().1
     }
 
     fn x(&self) -> Vec<f64> {
@@ -368,6 +372,41 @@ fn large_networks_keep_to_the_limit() {
         assert!(path.stages.len() == radiograd::explain::path::MAX_STAGES || ended, "{path:?}");
     }
     assert!(e.notes.iter().any(|n| n.contains("cannot be stepped through")));
+}
+
+#[test]
+fn large_images_keep_to_the_limit() {
+    let note = |e: &Explanation, words: &str| e.notes.iter().any(|n| n.contains(words));
+    // Of 448 x 448 pixels, a global mean behind: two maps for each class and convolution are 10 MB.
+    let case = Case::new("conv4-relu-conv4-relu-conv4-relu-conv4-relu-gap-flatten-dense2", [1, 448, 448], 2);
+    let e = case.explained();
+    let page = explain_page(std::slice::from_ref(&e)).unwrap();
+    assert!(page.len() < 5_000_000, "{}", page.len());
+    assert!(
+        note(&e, "Grad-CAM and HiResCAM of relu1, relu2, relu3, relu4 are shown shrunk") && !note(&e, "kB"),
+        "{:?}",
+        e.notes
+    );
+    for (view, evidence) in [(1, case.evidence(0)), (7, case.evidence(1))].map(|(at, evidence)| (&e.cams[at], evidence))
+    {
+        let place = e.cams.iter().filter(|v| v.class == view.class).position(|v| v.layer == view.layer).unwrap();
+        let (by, full) = (view.shrunk, evidence[place].grad_cam());
+        assert!(by > 1 && view.height == 448usize.div_ceil(by) && view.values.0.len() == view.height * view.width);
+        let mean = (0..by * by).map(|p| f64::from(full[p / by * 448 + p % by])).sum::<f64>() / (by * by) as f64;
+        assert!((f64::from(view.values.0[0]) - mean).abs() <= 1e-6 * mean, "{} and {mean}", view.values.0[0]);
+    }
+    // Less room than the image itself takes: all is cut to the least, and said.
+    let little = Request { bytes: 60_000, ..case.request() };
+    let e = explain(&mut cpu::Executor::<f32>::fast(), &little).unwrap();
+    let length = serde_json::to_vec(&e).unwrap().len();
+    assert!(length > 448 * 448 && length < 448 * 448 * 4 / 3 + 150_000, "{length}");
+    assert!(
+        note(&e, "more than the 60 kB") && note(&e, "Saliency and the picture of the strongest path"),
+        "{:?}",
+        e.notes
+    );
+    assert!(e.saliency.iter().all(|s| s.map.data.0.len() == 448usize.div_ceil(s.shrunk).pow(2)));
+    assert!(e.paths.iter().all(|p| p.image.data.0.len() == 448usize.div_ceil(p.shrunk).pow(2)));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! The mean over pixels takes a gradient to be alike everywhere, as it is where a global mean follows. A dense layer on all pixels weighs
 //! each place by itself, and then the mean says little: HiResCAM (Draelos and Carin 2020, arXiv 2011.08891) leaves it out,
-//! `L = max(sum over k of dz/dA^k A^k, 0)`. In front of a global mean both are the same but for a factor.
+//! `L = max(sum over k of dz/dA^k A^k, 0)`. In front of a global mean both are the same.
 
 use crate::nn::plan::{Action, Step};
 use crate::nn::spec::Activation;

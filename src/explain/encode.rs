@@ -65,6 +65,29 @@ pub(super) fn push_bytes(values: &[f32], (low, high): (f32, f32), out: &mut Vec<
     out.extend(values.iter().map(|&v| ((f64::from(v) - f64::from(low)) * scale).round() as u8));
 }
 
+/// How many pixels a side become one, so that no side has more than `most`.
+pub(super) fn factor([h, w]: [usize; 2], most: usize) -> usize {
+    h.max(w).div_ceil(most).max(1)
+}
+
+/// Each pixel the mean of a square; those at the right and lower edge of what is left of one.
+pub(super) fn shrink(map: &[f32], [h, w]: [usize; 2], by: usize) -> Vec<f32> {
+    if by == 1 {
+        return map.to_vec();
+    }
+    let mut out = Vec::with_capacity(h.div_ceil(by) * w.div_ceil(by));
+    for top in (0..h).step_by(by) {
+        for left in (0..w).step_by(by) {
+            let (rows, columns) = (top..(top + by).min(h), left..(left + by).min(w));
+            let count = rows.len() * columns.len();
+            let sum: f64 =
+                rows.flat_map(|r| &map[r * w + columns.start..r * w + columns.end]).map(|&v| f64::from(v)).sum();
+            out.push((sum / count as f64) as f32);
+        }
+    }
+    out
+}
+
 impl Quantised {
     /// Of numbers, over their own range.
     #[must_use]
@@ -73,6 +96,11 @@ impl Quantised {
         let mut bytes = Vec::with_capacity(values.len());
         push_bytes(values, (low, high), &mut bytes);
         Self { low, high, data: Bytes(bytes) }
+    }
+
+    /// A picture of `size` pixels, shrunk.
+    pub(super) fn shrunk(&self, size: [usize; 2], by: usize) -> Self {
+        if by == 1 { self.clone() } else { Self::of(&shrink(&self.values(), size, by)) }
     }
 
     /// The numbers that the bytes stand for.
@@ -107,6 +135,13 @@ mod tests {
             let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&back), bits(&values));
         }
+    }
+
+    #[test]
+    fn shrunk_maps_hold_means() {
+        let map: Vec<f32> = (0..15).map(|i| i as f32).collect();
+        assert_eq!(shrink(&map, [3, 5], 2), [3.0, 5.0, 6.5, 10.5, 12.5, 14.0]);
+        assert_eq!(shrink(&map, [3, 5], 1), map);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The layers of an explanation, with as much of each as there is room for.
 
-use super::encode::{Bytes, Floats, Quantised, push_bytes, range};
+use super::encode::{Bytes, Floats, Quantised, factor, push_bytes, range, shrink};
 use super::field;
 use super::histogram::Histogram;
 use super::pass::{Gradients, Values};
@@ -210,7 +210,7 @@ fn choose(m: &Material<'_>, caps: &Caps) -> Vec<usize> {
 fn maps(step: &Step, values: &[f32], gradients: &[f32], caps: &Caps) -> Option<MapsView> {
     let [_, h, w] = <[usize; 3]>::try_from(step.output.dims()).ok()?;
     let channels = strongest(values, gradients, h * w, caps.map_channels);
-    let shrunk = h.max(w).div_ceil(caps.map_side).max(1);
+    let shrunk = factor([h, w], caps.map_side);
     let [height, width] = [h, w].map(|n| n.div_ceil(shrunk));
     let (mut low, mut high, mut data) = (Vec::new(), Vec::new(), Vec::new());
     for &c in &channels {
@@ -221,24 +221,6 @@ fn maps(step: &Step, values: &[f32], gradients: &[f32], caps: &Caps) -> Option<M
         push_bytes(&map, (l, t), &mut data);
     }
     Some(MapsView { height, width, shrunk, channels, low, high, data: Bytes(data) })
-}
-
-/// Each pixel the mean of a square; those at the right and lower edge of what is left of one.
-fn shrink(map: &[f32], [h, w]: [usize; 2], by: usize) -> Vec<f32> {
-    if by == 1 {
-        return map.to_vec();
-    }
-    let mut out = Vec::with_capacity(h.div_ceil(by) * w.div_ceil(by));
-    for top in (0..h).step_by(by) {
-        for left in (0..w).step_by(by) {
-            let (rows, columns) = (top..(top + by).min(h), left..(left + by).min(w));
-            let count = rows.len() * columns.len();
-            let sum: f64 =
-                rows.flat_map(|r| &map[r * w + columns.start..r * w + columns.end]).map(|&v| f64::from(v)).sum();
-            out.push((sum / count as f64) as f32);
-        }
-    }
-    out
 }
 
 fn silent(step: &Step, values: &[f32]) -> Option<SilentView> {
@@ -334,13 +316,6 @@ fn winner(x: &[f32], [h, w]: [usize; 2], window: &Pool2d, [i, j]: [usize; 2]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shrunk_maps_hold_means() {
-        let map: Vec<f32> = (0..15).map(|i| i as f32).collect();
-        assert_eq!(shrink(&map, [3, 5], 2), [3.0, 5.0, 6.5, 10.5, 12.5, 14.0]);
-        assert_eq!(shrink(&map, [3, 5], 1), map);
-    }
 
     #[test]
     fn the_first_of_equal_pixels_wins_and_padding_never() {

@@ -19,6 +19,7 @@ pub mod area;
 pub mod cam;
 pub mod encode;
 pub mod field;
+mod fit;
 pub mod histogram;
 mod layers;
 pub mod occlusion;
@@ -34,7 +35,6 @@ use crate::shape::ShapeError;
 use crate::store::ParamStore;
 
 use encode::{Bytes, Floats, Quantised};
-use layers::{CAPS, Caps};
 use pass::{Gradients, Pass, Values};
 pub use view::Explanation;
 use view::{CamView, ImageView, ModelView, OcclusionView, SaliencyView};
@@ -279,10 +279,10 @@ pub fn explain(executor: &mut dyn Executor, request: &Request<'_>) -> Result<Exp
             let (a, g) = (&values.steps[place.step], &gradients.steps[place.step]);
             let hires = Floats(cam::hires_cam(a, g, place.shape));
             let values = Floats(cam::grad_cam(a, g, place.shape));
-            cams.push(CamView { layer: place.step, class, height, width, values, hires });
+            cams.push(CamView { layer: place.step, class, height, width, shrunk: 1, values, hires });
         }
         let map = cam::saliency(&gradients.image, request.std, model.input());
-        saliency.push(SaliencyView { class, map: Quantised::of(&map) });
+        saliency.push(SaliencyView { class, shrunk: 1, map: Quantised::of(&map) });
         if class == target {
             of_target = Some(gradients);
         }
@@ -331,7 +331,7 @@ pub fn explain(executor: &mut dyn Executor, request: &Request<'_>) -> Result<Exp
         notes: Vec::new(),
     };
     let material = layers::Material { request, values: &values, target: &of_target, loss: of_loss.as_ref(), x: &x };
-    fit(whole, &material)
+    fit::fit(whole, &material)
 }
 
 /// The target, the decision, and the likeliest others, in the order of the classes.
@@ -343,43 +343,4 @@ fn shown_classes(p: &[f64], target: usize, decision: usize) -> Vec<usize> {
     order.truncate(MAX_CLASSES);
     order.sort_unstable();
     order
-}
-
-/// Adds the layers with as much detail as the limit allows.
-fn fit(mut whole: Explanation, material: &layers::Material<'_>) -> Result<Explanation, ExplainError> {
-    for (i, caps) in CAPS.iter().enumerate() {
-        (whole.layers, whole.notes) = layers::assemble(material, caps)?;
-        whole.notes.extend(remarks(&whole, caps));
-        let last = i + 1 == CAPS.len();
-        if last || serde_json::to_vec(&whole)?.len() <= material.request.bytes {
-            break;
-        }
-    }
-    Ok(whole)
-}
-
-/// What a reader should know about the numbers.
-fn remarks(whole: &Explanation, caps: &Caps) -> Vec<String> {
-    let mut notes = vec![
-        "Pictures of feature maps, filters and saliency are rounded to 256 steps of their own range. The numbers of the stepped \
-         convolution and of the Grad-CAM maps are the executor's own f32, bit by bit."
-            .to_owned(),
-        "Units are called silent where they give 0 everywhere on this one image; on others they may speak.".to_owned(),
-    ];
-    let all = whole.model.classes.len();
-    if whole.classes.len() < all {
-        notes.push(format!(
-            "Maps are made for {} of the {all} classes: the target and the likeliest.",
-            whole.classes.len()
-        ));
-    }
-    if let Some(largest) = whole.layers.iter().filter_map(|l| l.maps.as_ref()).map(|m| m.shrunk).max()
-        && largest > 1
-    {
-        notes.push(format!(
-            "Feature maps of more than {} pixels a side are shown shrunk, each pixel the mean of a square.",
-            caps.map_side
-        ));
-    }
-    notes
 }

@@ -50,6 +50,8 @@ pub struct PathView {
     pub class: usize,
     /// From the last layer to the first. Ends early where no channel has a positive part.
     pub stages: Vec<Stage>,
+    /// Each pixel of `image` is the mean of a square of so many of the image's.
+    pub shrunk: usize,
     /// What each pixel of the image gives to the last stage's channel: pixel (normalised) times gradient, summed over channels.
     pub image: Quantised,
 }
@@ -164,7 +166,7 @@ pub fn walk(
                 pixels[i % plane] += a * g;
             }
         }
-        out.push(PathView { class, stages: way, image: Quantised::of(&pixels) });
+        out.push(PathView { class, stages: way, shrunk: 1, image: Quantised::of(&pixels) });
     }
     executor.release(program);
     Ok(out)

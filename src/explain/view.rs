@@ -16,7 +16,7 @@ use crate::nn::summary::Summary;
 use crate::nn::{Head, Model};
 
 /// Changes where the view must change with it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Everything about one image in one network.
 #[derive(Clone, Debug, Serialize)]
@@ -244,6 +244,8 @@ pub struct CamView {
     pub height: usize,
     /// Columns.
     pub width: usize,
+    /// Each pixel is the mean of a square of so many of the layer's; of 1, the executor's numbers themselves.
+    pub shrunk: usize,
     /// Grad-CAM, row by row, none below 0.
     pub values: Floats,
     /// HiResCAM, likewise.
@@ -255,7 +257,9 @@ pub struct CamView {
 pub struct SaliencyView {
     /// Of which class.
     pub class: usize,
-    /// As large as the image.
+    /// Each pixel is the mean of a square of so many of the image's.
+    pub shrunk: usize,
+    /// Row by row.
     pub map: Quantised,
 }
 

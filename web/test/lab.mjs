@@ -373,9 +373,25 @@ const cases = {
       await explain("cnn1");
       longest.push(await page.evaluate(() => globalThis.longest));
       check(Math.max(...longest) < 100, `${name}: longest tasks of the page's thread ${longest.map(Math.round).join(" and ")} ms, below 100`);
+      // The keyboard keeps its place while the view changes under it.
+      await page.click("#explain [role=tab]:has-text('Step through')");
+      const active = () => page.evaluate(() => document.querySelector("#explain").shadowRoot.activeElement?.getAttribute("aria-label") ?? "nothing");
+      const column = () => page.$$eval("#explain .stepped .fields input", (fields) => Number(fields.at(-1).value));
+      await page.focus("#explain .stepped canvas.pickable");
+      // To the left border first: the page begins where something happens.
+      for (let left = await column(); left > 0; left--) await page.keyboard.press("ArrowLeft");
+      await page.keyboard.press("ArrowRight");
+      await page.keyboard.press("ArrowRight");
+      check((await column()) === 2 && /Arrow keys choose/.test(await active()), `${name}: two arrow keys go on to column ${await column()}, focus stays on "${await active()}"`);
+      await page.click("#explain .stepped .choice button:has-text(\"One weight's gradient\")");
+      await page.focus("#explain .stepped .grid button");
+      await page.keyboard.press("Tab");
+      await page.keyboard.press("Enter");
+      check(/^weight row 0, column 1/.test(await active()) && (await column()) === 1, `${name}: a chosen weight keeps the focus: "${await active()}"`);
       // Space is the view's own there, and does not play.
       await page.focus("#explain [aria-label='next layer']");
       await page.keyboard.press("Space");
+      check((await active()) === "next layer", `${name}: "next layer" keeps the focus`);
       check((await page.textContent("#play")) === "Play", `${name}: Space in the view does not play`);
       clean(page, name);
       await page.context().close();

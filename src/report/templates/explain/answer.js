@@ -15,27 +15,37 @@ const GREY_SCALE = { map: GREY, low: 0, high: 255, t: (v) => v / 255 };
 const className = (E, c) => E.model.classes[c];
 const layerName = (E, i) => (i === null ? "the image" : E.layers[i].name);
 
+// A map to be laid over the image: its numbers, how many rows and columns they have, and of how many pixels a side each is the mean.
+// `rows` and `columns` are those that the map would have without the rest of a square at its right and lower edge.
+const overlay = (values, [H, W], shrunk) =>
+  ({ values, h: Math.ceil(H / shrunk), w: Math.ceil(W / shrunk), rows: H / shrunk, columns: W / shrunk, shrunk });
+const pictureOver = (E, picture, shrunk) =>
+  overlay(Float32Array.from(bytes(picture), (b) => unbyte(b, picture.low, picture.high)), [E.image.height, E.image.width], shrunk);
+function camOver(E, s, kind) {
+  const cam = E.cams.find((c) => c.layer === s.camLayer && c.class === s.class);
+  return cam && overlay(floats(cam[kind]), E.layers[cam.layer].output.slice(1), cam.shrunk);
+}
+// What a pixel of such a map sees of the image: the upper left corner and the size of the frame.
+function fieldOf(l, { shrunk }, [row, column]) {
+  const { start, stride, size } = l.field;
+  return [start[0] + row * shrunk * stride[0], start[1] + column * shrunk * stride[1], size[0] + (shrunk - 1) * stride[0], size[1] + (shrunk - 1) * stride[1]];
+}
+
 // What can lie over the image; values at any size, and words for it.
 const OVERLAYS = {
   none: { name: "X-ray alone", of: () => null, words: () => "The image as the network takes it." },
   cam: {
     name: "Grad-CAM",
-    of: (E, s) => {
-      const cam = E.cams.find((c) => c.layer === s.camLayer && c.class === s.class);
-      return cam && { values: floats(cam.values), h: cam.height, w: cam.width };
-    },
+    of: (E, s) => camOver(E, s, "values"),
     words: (E, s) => `Where the feature maps of ${layerName(E, s.camLayer)} speak for ${className(E, s.class)}: each map weighted by the mean of its ` +
       "gradient, summed, and what is below 0 left out (Selvaraju et al. 2017)." +
       (E.by_place ? " This network flattens its last maps into a dense layer, which weighs each place by itself; the mean forgets that, so trust HiResCAM more here, unless training moved the images about." : ""),
   },
   hires: {
     name: "HiResCAM",
-    of: (E, s) => {
-      const cam = E.cams.find((c) => c.layer === s.camLayer && c.class === s.class);
-      return cam && { values: floats(cam.hires), h: cam.height, w: cam.width };
-    },
+    of: (E, s) => camOver(E, s, "hires"),
     words: (E, s) => `Gradient times activation at each pixel of ${layerName(E, s.camLayer)}, summed over its channels (Draelos and Carin 2020). Unlike Grad-CAM it does not take the mean of the ` +
-      `gradient over the image${E.by_place ? ", which this network needs: its dense layer weighs each place by itself" : "; in front of a global mean both are the same but for a factor"}.`,
+      `gradient over the image${E.by_place ? ", which this network needs: its dense layer weighs each place by itself" : "; in front of a global mean both are the same"}.`,
   },
   occlusion: {
     name: "Occlusion",
@@ -50,7 +60,7 @@ const OVERLAYS = {
         for (let r = top; r < Math.min(top + o.patch[0], H); r++)
           for (let c = left; c < Math.min(left + o.patch[1], W); c++) { sum[r * W + c] -= change[p]; n[r * W + c] += 1; }
       }
-      return { values: sum.map((v, i) => v / (n[i] || 1)), h: H, w: W };
+      return overlay(sum.map((v, i) => v / (n[i] || 1)), [H, W], 1);
     },
     words: (E, s) => `By how much the logit of ${className(E, s.class)} falls when a square of ${by(E.occlusion.patch)} pixels is covered with the image's mean grey ` +
       "(orange: it falls, so something there speaks for the class; blue: it rises). Each pixel has the mean of the squares over it (Zeiler and Fergus 2014).",
@@ -59,7 +69,7 @@ const OVERLAYS = {
     name: "Saliency",
     of: (E, s) => {
       const of = E.saliency.find((c) => c.class === s.class);
-      return of && { values: Float32Array.from(bytes(of.map), (b) => unbyte(b, of.map.low, of.map.high)), h: E.image.height, w: E.image.width };
+      return of && pictureOver(E, of.map, of.shrunk);
     },
     words: (E, s) => `How strongly the logit of ${className(E, s.class)} answers to each pixel, |d logit / d grey level| (Simonyan et al. 2014). It says where a small change ` +
       "matters, not where the network sees something.",
@@ -68,7 +78,7 @@ const OVERLAYS = {
     name: "Strongest path",
     of: (E, s) => {
       const of = E.paths.find((c) => c.class === s.class);
-      return of && { values: Float32Array.from(bytes(of.image), (b) => unbyte(b, of.image.low, of.image.high)), h: E.image.height, w: E.image.width };
+      return of && pictureOver(E, of.image, of.shrunk);
     },
     words: (E, s) => `What each pixel gives to the strongest chain of channels behind ${className(E, s.class)} (below): pixel times gradient through those channels alone.`,
   },
@@ -94,13 +104,12 @@ function overlayCanvas(E, attributes) {
     context.imageSmoothingEnabled = false;
     context.drawImage(base, 0, 0, W * size, H * size);
     if (!map) return null;
-    let low = Infinity, high = -Infinity;
-    for (const v of map.values) { low = Math.min(low, v); high = Math.max(high, v); }
+    const [low, high] = range(map.values);
     const colours = scale(Math.min(low, 0), high);
     if (high > low || high > 0) {
       // A map as fine as the image is drawn pixel by pixel, a coarser one smoothly.
       const fine = map.h === H && map.w === W;
-      const values = fine ? map.values : stretch(map.values, map.h, map.w, H * size, W * size);
+      const values = fine ? map.values : stretch(map, H * size, W * size);
       const [h, w] = fine ? [H, W] : [H * size, W * size];
       const layer = el("canvas", { width: w, height: h });
       const c2 = layer.getContext("2d"), image = c2.createImageData(w, h);
@@ -143,14 +152,16 @@ function answerPart(E) {
     layer.hidden = !atLayer(s.overlay);
     where.textContent = "";
     const label = `${E.image.name}, ${kind.name} for ${className(E, s.class)}`;
-    if (map && colours && Math.max(...map.values) > 0) {
+    if (map && colours && largest(map.values) > 0) {
       const [row, column] = peak(map);
-      const field = atLayer(s.overlay) ? E.layers[s.camLayer].field : null;
-      if (field) {
-        const top = field.start[0] + row * field.stride[0], left = field.start[1] + column * field.stride[1];
-        canvas.box(top, left, field.size[0], field.size[1]);
-        where.textContent = `Strongest at row ${row}, column ${column} of the map; the frame is what that pixel sees, ${by(field.size)} pixels of the image.`;
-      } else where.textContent = `Strongest at row ${Math.round((row + 0.5) * E.image.height / map.h - 0.5)}, column ${Math.round((column + 0.5) * E.image.width / map.w - 0.5)}.`;
+      if (atLayer(s.overlay) && E.layers[s.camLayer].field) {
+        const frame = fieldOf(E.layers[s.camLayer], map, [row, column]);
+        canvas.box(...frame);
+        where.textContent = `Strongest at row ${row}, column ${column} of the map${map.shrunk > 1 ? `, which is shrunk ${map.shrunk} times` : ""}; the frame is what that pixel sees, ${by(frame.slice(2))} pixels of the image.`;
+      } else {
+        const at = (k, size, of) => Math.min(size - 1, Math.round(((k + 0.5) * size) / of - 0.5));
+        where.textContent = `Strongest at row ${at(row, E.image.height, map.rows)}, column ${at(column, E.image.width, map.columns)}.`;
+      }
     } else if (map) where.textContent = "Nothing here speaks for this class: the map is 0 everywhere.";
     canvas.setAttribute("aria-label", `${label}. ${where.textContent}`);
   }

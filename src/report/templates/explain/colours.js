@@ -87,14 +87,14 @@ function plate(values, w, h, colours, attributes) {
 }
 const MARK = "#00e5ff", OTHER = "#ffd400";
 
-// A map as large as the image: bilinear between the centres of its pixels.
-function stretch(values, h, w, H, W) {
-  const axis = (n, N) => Array.from({ length: N }, (_, i) => {
-    const at = Math.max(0, ((i + 0.5) * n) / N - 0.5);
+// A map (see overlay) as large as the image: bilinear between the centres of its pixels.
+function stretch({ values, h, w, rows: high, columns: wide }, H, W) {
+  const axis = (n, most, N) => Array.from({ length: N }, (_, i) => {
+    const at = Math.min(n - 1, Math.max(0, ((i + 0.5) * most) / N - 0.5));
     const low = Math.min(Math.floor(at), n - 1);
     return [low, Math.min(low + 1, n - 1), at - low];
   });
-  const rows = axis(h, H), columns = axis(w, W);
+  const rows = axis(h, high, H), columns = axis(w, wide, W);
   const out = new Float32Array(H * W);
   rows.forEach(([r0, r1, tr], i) => columns.forEach(([c0, c1, tc], j) => {
     const top = values[r0 * w + c0] * (1 - tc) + values[r0 * w + c1] * tc;

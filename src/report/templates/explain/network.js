@@ -62,7 +62,13 @@ function networkPart(E) {
       const b = buttons[i], left = b.offsetLeft - strip.offsetLeft;
       if (left < strip.scrollLeft || left + b.offsetWidth > strip.scrollLeft + strip.clientWidth) strip.scrollLeft = left - strip.clientWidth / 3;
     }
-    detail.replaceChildren(...layerDetail(E, i, s, open));
+    detail.replaceChildren(...layerDetail(E, i, s, walk));
+  }
+  // From the buttons beside a layer's name, which are made anew with it: the new one goes on where the old one was.
+  function walk(i, step) {
+    open(i + step);
+    const [back, on] = detail.querySelectorAll(".walk button"), [same, other] = step < 0 ? [back, on] : [on, back];
+    (same.disabled ? other : same).focus({ preventScroll: true });
   }
   open(first, true);
   const part = el("section", { class: "part" }, heading(E, 2, { text: "The network" }),
@@ -72,7 +78,7 @@ function networkPart(E) {
   return part;
 }
 
-function layerDetail(E, i, s, open) {
+function layerDetail(E, i, s, walk) {
   const l = E.layers[i];
   const g = l.gradients;
   const panels = [];
@@ -88,8 +94,8 @@ function layerDetail(E, i, s, open) {
     el("div", { class: "detail-head" },
       heading(E, 3, { text: l.name }), el("code", { text: l.text }),
       el("span", { class: "walk" },
-        el("button", { type: "button", disabled: i === 0, onclick: () => open(i - 1), "aria-label": "previous layer", text: "\u2190" }),
-        el("button", { type: "button", disabled: i === E.layers.length - 1, onclick: () => open(i + 1), "aria-label": "next layer", text: "\u2192" }))),
+        el("button", { type: "button", disabled: i === 0, onclick: () => walk(i, -1), "aria-label": "previous layer", text: "\u2190" }),
+        el("button", { type: "button", disabled: i === E.layers.length - 1, onclick: () => walk(i, 1), "aria-label": "next layer", text: "\u2192" }))),
     el("p", { class: "words", text: `${KINDS[l.kind] || ""} Reads ${from}.` }),
     facts([
       ["output", by(l.output)],

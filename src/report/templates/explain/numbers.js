@@ -32,6 +32,14 @@ function floats(holder) {
 }
 const unbyte = (b, low, high) => low + (b / 255) * (high - low);
 
+// The smallest and the largest number. Loops, because a picture's numbers as arguments of Math.max do not fit onto the stack.
+function range(values) {
+  let low = Infinity, high = -Infinity;
+  for (const v of values) { if (v < low) low = v; if (v > high) high = v; }
+  return [low, high];
+}
+const largest = (values) => range(values)[1];
+
 const f32 = Math.fround;
 function num(v, digits = 4) {
   if (v === null || v === undefined) return "";

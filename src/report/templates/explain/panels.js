@@ -5,7 +5,7 @@ function mapsPanel(E, i) {
   const stages = stagesOf(E, i);
   const grid = el("div", { class: "maps" }), large = el("div", { class: "two narrow" }), legend = el("div", {}), note = el("p", { class: "small" });
   function colours(l, k) {
-    return s.shared ? scale(Math.min(...l.maps.low), Math.max(...l.maps.high)) : scale(l.maps.low[k], l.maps.high[k]);
+    return s.shared ? scale(range(l.maps.low)[0], largest(l.maps.high)) : scale(l.maps.low[k], l.maps.high[k]);
   }
   function draw() {
     const l = E.layers[s.layer], m = l.maps;
@@ -107,7 +107,7 @@ function filtersPanel(E, i) {
 }
 
 function histogram(h, title) {
-  const W = 320, H = 120, most = Math.max(1, ...h.bins), n = h.bins.length || 1;
+  const W = 320, H = 120, most = Math.max(1, largest(h.bins)), n = h.bins.length || 1;
   const words = `${count(h.count, "number")}, ${h.zeros ? percent(h.zeros / h.count) : "none"} of them 0, from ${num(h.low, 3)} to ${num(h.high, 3)}, mean ${num(h.mean, 3)}, standard deviation ${num(h.std, 3)}`;
   const plot = svg("svg", { viewBox: `0 0 ${W} ${H + 22}`, role: "img", "aria-label": `${title}: ${words}`, class: "histogram" });
   h.bins.forEach((b, k) => {

@@ -3,7 +3,6 @@
 function stepPanel(E, index) {
   const t = E.layers[index].stepped, n = numbersOf(t), [C, H, W] = t.x_shape, [O, OH, OW] = t.y_shape, [kh, kw] = t.kernel;
   const cg = C / t.groups, og = O / t.groups;
-  const range = (v) => [v.reduce((a, b) => Math.min(a, b), Infinity), v.reduce((a, b) => Math.max(a, b), -Infinity)];
   // Gradients have both signs, and 0 in the middle of the colours.
   const signed = (low, high) => { const most = Math.max(-low, high) || 1; return { map: SIGNED, low: -most, high: most, t: (q) => (q + most) / (2 * most) }; };
   const own = (v) => signed(...range(v));
@@ -30,7 +29,7 @@ function stepPanel(E, index) {
   const body = el("div", {}), stop = () => { clearInterval(timer); timer = null; };
   const modes = Object.entries(MODES).filter(([m]) => m !== "weight" || hasPlanes(t)).map(([m, v]) => [m, v.name]);
   const outer = el("div", { class: "stepped" },
-    el("p", { class: "words", text: `The very kernel that computes this layer, ${E.shader.name}, one line after the other. Gradients are those of the logit of ${className(E, E.target)}.` }),
+    el("p", { class: "words", text: `The plain kernel of this layer, ${E.shader.name}, one line after the other; the executor may have used a faster one. Gradients are those of the logit of ${className(E, E.target)}.` }),
     cutOut(),
     choice("What is computed", modes, s.mode, (m) => { stop(); s.mode = m; s.at = 0; s.channel = 0; build(); }), body);
 
@@ -78,7 +77,8 @@ function stepPanel(E, index) {
     body.replaceChildren(el("div", { class: "fields" }, fields), el("div", { class: "bench" }, planes, controls, readout, shader, left));
 
     const where = () => ({ forward: { place: s.place, i: s.i, j: s.j }, input: { place: s.input, i: s.row, j: s.column }, weight: { place: s.place, input: s.input, k: s.k, l: s.l } }[m]);
-    let draw = null;
+    // What stays while another pixel or weight is chosen: an element that is replaced loses the keyboard's focus.
+    let draw = null, kept = null;
     function show(fresh) {
       if (!run || fresh) {
         run = events(t, m, where());
@@ -119,17 +119,21 @@ function stepPanel(E, index) {
       run.grid = new Map();
       run.events.forEach((e, at) => { if (e.kind === "term") { e.at = at; run.grid.set((e.channel * kh + e.k) * kw + e.l, at); } });
 
-      const chosen = plate(result, dw, dh, forward ? scale(...range(result)) : own(result));
-      pickable(chosen, dw, dh, forward ? `Output channel ${t.outputs[s.place]}` : `dx of input channel ${t.inputs[s.input]}`, (r, c) => pick(r + to.start[0], c + to.start[1]));
+      const shown = forward ? s.place : s.input, title = forward ? "y" : "dx", other = forward ? "x" : "dy";
+      if (!kept || kept.shown !== shown) {
+        const chosen = plate(result, dw, dh, forward ? scale(...range(result)) : own(result)), source = el("figure", {});
+        pickable(chosen, dw, dh, forward ? `Output channel ${t.outputs[s.place]}` : `dx of input channel ${t.inputs[s.input]}`, (r, c) => pick(r + to.start[0], c + to.start[1]));
+        planes.replaceChildren(el("figure", {}, el("figcaption", { text: `${other}, ${forward ? "input" : "output"} channel` }), source), el("span", { class: "arrow", "aria-hidden": "true", text: "\u2192" }),
+          el("figure", {}, el("figcaption", { text: `${title}, channel ${forward ? t.outputs[s.place] : t.inputs[s.input]}: choose a pixel` }), chosen));
+        kept = { shown, chosen, source };
+      }
+      const { chosen, source } = kept;
+      chosen.clear();
       chosen.place(row - to.start[0], column - to.start[1]);
       chosen.box(row - to.start[0], column - to.start[1], 1, 1, MARK, 3);
-      const source = el("figure", {});
       const tiles = el("div", { class: "windows" });
       const grids = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Window, weights and products" });
       const shades = forward ? ofX(from) : own(from);
-      const title = forward ? "y" : "dx", other = forward ? "x" : "dy";
-      planes.replaceChildren(el("figure", {}, el("figcaption", { text: `${other}, ${forward ? "input" : "output"} channel` }), source), el("span", { class: "arrow", "aria-hidden": "true", text: "\u2192" }),
-        el("figure", {}, el("figcaption", { text: `${title}, channel ${forward ? t.outputs[s.place] : t.inputs[s.input]}: choose a pixel` }), chosen));
       left.replaceChildren(heading(E, 4, { text: channels === 1 ? "The window, and what it adds" : `The window on each of ${channels} ${forward ? "input" : "output"} channels, and what each adds` }), tiles, grids);
       // A tile for each channel: what the window sees there, and what it has added.
       const most = 64, list = Array.from({ length: Math.min(channels, most) }, (_, c) => c);
@@ -173,6 +177,7 @@ function stepPanel(E, index) {
       if (Math.floor(o / og) !== Math.floor(c / cg)) {
         planes.replaceChildren(el("p", { text: "These two channels are of different groups: no weight joins them." }));
         left.replaceChildren();
+        kept = null;
         return () => {};
       }
       const x = planeOf(t, "x", s.input), dy = planeOf(t, "dy", s.place), products = new Float32Array(OH * OW);
@@ -182,12 +187,24 @@ function stepPanel(E, index) {
         return { map, figure: el("figure", {}, el("figcaption", { text }), map) };
       });
       planes.replaceChildren(maps[0].figure, el("span", { class: "arrow", "aria-hidden": "true", text: "\u00d7" }), maps[1].figure, el("span", { class: "arrow", "aria-hidden": "true", text: "=" }), maps[2].figure);
-      const rows = el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Products of this row" });
-      const kernel = el("div", {});
-      left.replaceChildren(kernel, heading(E, 4, { text: "Products of this row of outputs" }), rows);
-      const dwAt = (k, l) => n.dw[((s.place * t.inputs.length + s.input) * kh + k) * kw + l];
-      kernel.replaceChildren(el("table", { class: "grid" }, el("caption", { text: "dw of this kernel; choose a weight" }), el("tbody", {}, Array.from({ length: kh }, (_, k) => el("tr", {}, Array.from({ length: kw }, (_, l) =>
-        el("td", { class: k === s.k && l === s.l ? "now" : "" }, el("button", { type: "button", "aria-label": `weight row ${k}, column ${l}, gradient ${num(dwAt(k, l), 3)}`, text: num(dwAt(k, l), 3), onclick: () => { [s.k, s.l] = [k, l]; again(); } }))))))));
+      const shown = `${s.place} ${s.input}`;
+      if (!kept || kept.shown !== shown) {
+        const rows = el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Products of this row" });
+        const weights = Array.from({ length: kh * kw }, (_, tap) => {
+          const [k, l] = [Math.floor(tap / kw), tap % kw], dw = num(n.dw[(s.place * t.inputs.length + s.input) * kh * kw + tap], 3);
+          return el("button", { type: "button", "aria-label": `weight row ${k}, column ${l}, gradient ${dw}`, text: dw, onclick: () => { [s.k, s.l] = [k, l]; again(); } });
+        });
+        const kernel = el("table", { class: "grid" }, el("caption", { text: "dw of this kernel; choose a weight" }), el("tbody", {}, Array.from({ length: kh }, (_, k) =>
+          el("tr", {}, weights.slice(k * kw, (k + 1) * kw).map((b) => el("td", {}, b))))));
+        left.replaceChildren(el("div", {}, kernel), heading(E, 4, { text: "Products of this row of outputs" }), rows);
+        kept = { shown, weights, rows };
+      }
+      const { weights, rows } = kept;
+      weights.forEach((b, tap) => {
+        const now = tap === s.k * kw + s.l;
+        b.parentElement.classList.toggle("now", now);
+        b.setAttribute("aria-pressed", String(now));
+      });
       const [offR, offC] = [s.k * t.dilation[0] - t.padding[0], s.l * t.dilation[1] - t.padding[1]];
       let shownRow = null, spans = new Map();
       return (now) => {

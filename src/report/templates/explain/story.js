@@ -54,10 +54,9 @@ function comparePart(all) {
         shown.map((i) => {
           const map = OVERLAYS[s.map].of(E, { camLayer: i, class: s.class }), l = E.layers[i], canvas = overlayCanvas(E);
           canvas.show(map, 0.65);
-          const any = Math.max(...map.values) > 0;
+          const any = largest(map.values) > 0;
           if (l.field && any) {
-            const [row, column] = peak(map);
-            canvas.box(l.field.start[0] + row * l.field.stride[0], l.field.start[1] + column * l.field.stride[1], ...l.field.size);
+            canvas.box(...fieldOf(l, map, peak(map)));
           }
           const text = `${l.name}: one pixel sees ${l.field ? by(l.field.size) : "all"} of ${by([E.image.height, E.image.width])}`;
           canvas.setAttribute("aria-label", `${OVERLAYS[s.map].name} of ${E.model.text} for ${className(E, s.class)} at ${text}`);
