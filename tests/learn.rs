@@ -36,6 +36,9 @@ fn the_command_lists_lessons_opens_them_and_breaks_ops() {
     assert!(said(&["learn", "convolution"]).contains("not a medical device"));
     let broken = said(&["learn", "break-it", "--flip", "relu"]);
     assert!(broken.contains("The check names relu."), "{broken}");
+    let ladder = said(&["learn", "kernels", "--device", "cpu"]);
+    assert!(ladder.contains("| weight gradient | cpu"), "{ladder}");
+    assert_eq!(ladder.contains("The CPU has one kernel"), !radiograd::gpu::list().is_empty(), "{ladder}");
     lab.fails(&["learn", "convolutoin"], &["no such lesson", "did you mean convolution?"]);
     lab.fails(&["learn", "break-it", "--flip", "nothing"], &["--flip nothing"]);
     lab.fails(&["learn", "pooling", "--flip", "relu"], &["break-it"]);

@@ -104,7 +104,7 @@ pub struct Case {
     pub direction: Direction,
     /// The shapes in words.
     pub shapes: String,
-    pub(super) inputs: Vec<SampleInput>,
+    pub(crate) inputs: Vec<SampleInput>,
     pub(super) state: Vec<SampleInput>,
     /// Bytes of the inputs that the op leaves alone.
     pub(super) unread: u64,
@@ -119,7 +119,7 @@ impl fmt::Debug for Case {
 
 impl Case {
     /// Records it.
-    pub(super) fn record(&self, g: &mut Graph, x: &[NodeId], state: &[VarView]) -> Result<Vec<NodeId>, ShapeError> {
+    pub(crate) fn record(&self, g: &mut Graph, x: &[NodeId], state: &[VarView]) -> Result<Vec<NodeId>, ShapeError> {
         (self.build)(g, x, state)
     }
 

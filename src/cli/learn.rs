@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Context, Failure, loading};
+use super::{Context, Failure, loading, progress};
 use crate::bench::kernels::{self, KernelResult};
 use crate::bench::measure::Budget;
 use crate::fsio;
+use crate::gpu::{self, Gpu};
 use crate::learn::{LESSONS, Lesson, break_it, kernels as ladder};
 use crate::nn::error::nearest;
 
@@ -74,7 +75,7 @@ pub fn run(args: &LearnArgs, cx: &Context) -> Result<(), Failure> {
     if let Some(op) = &args.flip {
         text = flipped(op)?;
     } else if lesson.name == "kernels" {
-        text = format!("{text}\nOn this device:\n\n{}", ladder::table(&timed(cx)?));
+        text = format!("{text}\n{}", measured(cx)?);
     }
     let text = format!("{}\n{}", text.trim_end(), loading::NOTICE);
     let report = Report { lesson: lesson.name.to_owned(), title: lesson.title.to_owned(), text: text.clone() };
@@ -94,18 +95,31 @@ fn flipped(op: &str) -> Result<String, Failure> {
     ))
 }
 
-/// Every kernel of the lesson's convolution on the device that was asked for.
-fn timed(cx: &Context) -> Result<Vec<KernelResult>, Failure> {
+/// The table of the device that was asked for; on the CPU, where the rest of the ladder is.
+fn measured(cx: &Context) -> Result<String, Failure> {
+    let gpu = cx.open()?.device.gpu().map(|e| e.gpu().clone());
+    let table = ladder::table(&timed(gpu.as_ref(), cx)?);
+    let more = if gpu.is_none() { ladder::hint(&gpu::list()) } else { None };
+    let more = more.map(|text| format!("\n{text}")).unwrap_or_default();
+    Ok(format!("On this device, the slowest of each direction as 1:\n\n{table}{more}"))
+}
+
+/// Every kernel of the lesson's convolution.
+fn timed(gpu: Option<&Gpu>, cx: &Context) -> Result<Vec<KernelResult>, Failure> {
     let cases = ladder::cases().map_err(Failure::Message)?;
     let budget = Budget { runs: 20, time: Duration::from_secs(1) };
     let seed = cx.seed.unwrap_or(0);
-    let gpu = cx.open()?.device.gpu().map(|e| e.gpu().clone());
+    // Software Vulkan takes some minutes, in which nothing else is printed.
+    let bar = progress::bar(cx, cases.len() as u64);
     let mut results = Vec::new();
     for case in &cases {
-        match &gpu {
+        bar.set_message(case.name());
+        match gpu {
             Some(gpu) => results.extend(kernels::on_gpu(case, gpu, budget, true, seed)?),
             None => results.push(kernels::on_cpu(case, budget, seed)?),
         }
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(results)
 }

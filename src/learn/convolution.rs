@@ -69,7 +69,7 @@ pub(super) fn stride() -> Result<String, CheckError> {
          The last line is the first layer of a ResNet.\n\n\
          What a pixel sees grows from layer to layer: a kernel adds `(kernel - 1) dilation` times the product of all strides in\n\
          front of it. Two 3x3 layers see 5x5 pixels, with a 2x2 pooling between them 8x8. `radiograd explain` shows it\n\
-         for each layer.",
+         for each layer. What the rim and the stride do to the gradients is in `radiograd learn gradient`.",
         side_by_side(&[("padding 1", &padded, 5), ("and stride 2", &strided, 3)]),
     ))
 }

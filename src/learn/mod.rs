@@ -61,7 +61,7 @@ pub const LESSONS: [Lesson; 7] = [
     Lesson {
         name: "kernels",
         title: "The ladder of kernels",
-        what: "the same convolution again and again, faster each time, on your device",
+        what: "the same convolution by each of its kernels, timed on your device",
         body: kernels::text,
     },
     Lesson {

@@ -33,7 +33,8 @@ pub(super) fn weight() -> Result<String, CheckError> {
         "A weight is used at every place of the image. So its gradient is a sum over all output pixels: the pixel that it met there times\n\
          what is asked of the output. With three outputs that ask for something, the upper left weight gets\n\
          {} + {} + {} = {}:\n\n{}\n\n\
-         In a batch the sum goes over all images too:\n\n{rows}\n\
+         Where a window hangs over the edge, the weights over the rim met zeros and get nothing from that output. With stride 2 there are a\n\
+         quarter of the outputs, and so a quarter of the terms. In a batch the sum goes over all images too:\n\n{rows}\n\
          That is the hard kernel. There are few sums, so few can be computed side by side, and each is very long: with one thread a weight,\n\
          the 288 weights of the first layer would keep 288 threads busy and leave the others idle. And a long sum in `f32` loses digits.\n\n\
          What is done: the sum is cut into parts that many workgroups add up at once; a second dispatch adds the parts, in an order that depends on\n\
