@@ -4,6 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Without a session Mesa's device layer writes a line to stderr for each instance that a test opens.
+export NODEVICE_SELECT=1
+
 # With the tests, and not by `cargo build` first: their dependencies turn on more features of shared ones, so that the crate would be
 # compiled twice.
 cargo test --release --locked --no-run "$@"

@@ -115,6 +115,16 @@ fn networks_that_do_not_fit_are_refused_before_anything_runs() {
     fails(&["bench", "step", "--model", "cnn1", "--batch", "99999999", "--device", "cpu"]);
 }
 
+/// Mesa's device layer complains where there is no session, so the program starts itself once more without it.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_session_nothing_is_on_stderr() {
+    let mut devices = command(&["devices"]);
+    devices.env_remove("XDG_RUNTIME_DIR").env_remove("NODEVICE_SELECT");
+    let out = finish(devices);
+    assert_eq!((out.status.code(), text(&out.stderr).as_str()), (Some(0), ""));
+}
+
 #[test]
 fn devices_says_what_auto_takes() {
     let d = json(&["devices"]);

@@ -11,6 +11,7 @@ use radiograd::ops::{LowerCx, Op, PLAIN};
 use radiograd::optim::OptimizerKind;
 use radiograd::shape::Spec;
 use radiograd::store::{ParamStore, Role};
+use rayon::prelude::*;
 use wgpu::naga;
 
 /// Parses and validates the text and compares what the entry point uses with what the dispatch binds.
@@ -97,21 +98,25 @@ impl Pages {
 
 #[test]
 fn every_specialised_shader_is_valid() {
-    let mut pages = Pages::default();
-    for entry in registry() {
-        for sample in entry.samples() {
-            let recorded =
-                Recorded::new(&sample, 1).unwrap_or_else(|e| panic!("{} / {}: {e}", entry.name, sample.name));
-            let g = recorded.graph();
-            for node in g.nodes() {
-                if let Some(op) = node.op() {
-                    let inputs: Vec<&Spec> = node.inputs().iter().map(|&i| g.spec(i)).collect();
-                    pages.check_op(op.as_ref(), &inputs, &node.spec);
+    let checked: usize = registry()
+        .par_iter()
+        .map(|entry| {
+            let mut pages = Pages::default();
+            for sample in entry.samples() {
+                let recorded =
+                    Recorded::new(&sample, 1).unwrap_or_else(|e| panic!("{} / {}: {e}", entry.name, sample.name));
+                let g = recorded.graph();
+                for node in g.nodes() {
+                    if let Some(op) = node.op() {
+                        let inputs: Vec<&Spec> = node.inputs().iter().map(|&i| g.spec(i)).collect();
+                        pages.check_op(op.as_ref(), &inputs, &node.spec);
+                    }
                 }
             }
-        }
-    }
-    assert!(pages.seen.len() > 100);
+            pages.seen.len()
+        })
+        .sum();
+    assert!(checked > 100);
 }
 
 #[test]
