@@ -17,9 +17,9 @@ export function remember() {
   showCommand();
 }
 
-/** What a change of settings begins with: it trains from the start, at the first rate, and does not play. */
-export function anew() {
-  Object.assign(state, { play: false, rates: [] });
+/** What a change of settings begins with: it trains from the start, at the first rate, and does not play, unless a link says so. */
+export function anew({ play = false, rates = [] } = {}) {
+  Object.assign(state, { play, rates });
   fill();
   remember();
 }

@@ -4,7 +4,7 @@ import { ask } from "./engine.js";
 import { restore } from "./keep.js";
 import { $, complain, count, lab, settled, state } from "./page.js";
 import { fillGallery } from "./seeing.js";
-import { anew, fill, remember } from "./settings.js";
+import { anew } from "./settings.js";
 import { options } from "./state.js";
 import { begin, halt, look } from "./training.js";
 
@@ -60,13 +60,8 @@ async function other() {
   try {
     state.image = dropped && awaited ? awaited.image : 0;
     await load();
-    anew();
-    if (dropped && awaited) {
-      Object.assign(state, awaited, { image: state.image });
-      awaited = null;
-      fill();
-      remember();
-    }
+    anew((dropped && awaited) || {});
+    if (dropped) awaited = null;
     await begin();
   } catch (e) {
     complain("images", e.message);

@@ -104,7 +104,8 @@ const cases = {
     const ms = await at("first step");
     const onGpu = await at("first step on the device");
     const device = await page.textContent("#device");
-    check(ms < 3000, `first step ${ms} ms after the page was asked for, below 3000; the first one on the GPU, whose shaders were compiled meanwhile, at ${onGpu} ms (${device})`);
+    check(ms < 3000, `first step ${ms} ms after the page was asked for, below 3000 (${device})`);
+    check(onGpu < 3000, `the first one on the GPU, whose shaders were compiled meanwhile, after ${onGpu} ms, below 3000 too`);
     clean(page, "first step");
     await page.context().close();
   },
