@@ -4,7 +4,7 @@ import { ask } from "./engine.js";
 import { restore } from "./keep.js";
 import { $, complain, count, lab, settled, state } from "./page.js";
 import { fillGallery } from "./seeing.js";
-import { anew } from "./settings.js";
+import { anew, fill } from "./settings.js";
 import { options } from "./state.js";
 import { begin, halt, look } from "./training.js";
 
@@ -18,6 +18,7 @@ export function awaitImages() {
   const { rates, image, play } = state;
   awaited = { rates, image, play };
   Object.assign(state, { rates: [], image: 0, play: false });
+  fill();
 }
 
 /** Draws or reads the images. */

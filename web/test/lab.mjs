@@ -281,6 +281,16 @@ const cases = {
     await page.click("#others");
     await page.waitForFunction(() => /val\//.test(document.getElementById("seeing").textContent));
     clean(page, "drops");
+    // A link about images of one's own keeps what it says until they are there.
+    await page.goto("about:blank");
+    await page.goto(`${home}#data=own&rates=2%3A0.01&image=3`);
+    await ready(page);
+    await page.waitForFunction(() => /drop them here again/.test(document.getElementById("notice").textContent));
+    check((await page.inputValue("select[name=lr]")) === "0.001", "a link about images of one's own asks for them");
+    await drop(folder);
+    await source("^films");
+    await ready(page);
+    check(/data=own/.test(page.url()) && /rates=2%3A0.01/.test(page.url()) && /image=3/.test(page.url()) && (await page.isHidden("#notice")), `and then does what it says: ${new URL(page.url()).hash}`);
     await page.context().close();
     rmSync(base, { recursive: true });
   },
