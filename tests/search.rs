@@ -7,6 +7,9 @@ mod common;
 mod lab;
 #[path = "common/program.rs"]
 mod program;
+#[cfg(unix)]
+#[path = "common/signals.rs"]
+mod signals;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -196,7 +199,8 @@ fn begin(lab: &Lab, args: &[&str], journal: &Path, trials: usize) -> Option<std:
 
 #[test]
 fn killed_ten_times_it_finishes_every_trial_once() {
-    let grid = GRID.replace("epochs = 2", "epochs = 30").replace("[3, 4, 5]", "[3, 4, 5, 6, 7, 8, 9, 10]");
+    // Trials long enough for ten to be under way on any machine.
+    let grid = GRID.replace("epochs = 2", "epochs = 300").replace("[3, 4, 5]", "[3, 4, 5, 6, 7, 8, 9, 10]");
     let lab = lab(&grid);
     let args = search("out", &["--no-refit"]);
     let journal = lab.path("out/trials.jsonl");
@@ -219,13 +223,12 @@ fn killed_ten_times_it_finishes_every_trial_once() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_between_trials_and_the_same_command_goes_on() {
-    let grid = GRID.replace("epochs = 2", "epochs = 240");
+    let grid = GRID.replace("epochs = 2", "epochs = 1200");
     let lab = lab(&grid);
     let args = search("out", &["--no-refit", "--jobs", "1"]);
     let journal = lab.path("out/trials.jsonl");
     let child = begin(&lab, &args, &journal, 1).expect("more than one trial");
-    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(sent.success());
+    signals::interrupt(&child);
     let out = child.wait_with_output().expect("ended");
     assert_eq!(out.status.code(), Some(130), "{}", text(&out.stderr));
     let said = text(&out.stderr);
@@ -246,12 +249,12 @@ fn ctrl_c_ends_between_trials_and_the_same_command_goes_on() {
     };
     let mut command = command(&train("run"));
     command.current_dir(lab.dir.path());
-    let child = command.spawn().expect("the program starts");
+    let mut child = command.spawn().expect("the program starts");
     while !lab.path("run/last.safetensors").exists() {
+        assert!(child.try_wait().expect("a child").is_none(), "{}", text(&child.wait_with_output().unwrap().stderr));
         std::thread::sleep(Duration::from_millis(1));
     }
-    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(sent.success());
+    signals::interrupt(&child);
     let out = child.wait_with_output().expect("ended");
     assert_eq!(out.status.code(), Some(130), "{}", text(&out.stderr));
     assert!(text(&out.stderr).lines().last().is_some_and(|l| l.contains("--resume")), "{}", text(&out.stderr));
@@ -263,7 +266,7 @@ fn ctrl_c_ends_between_trials_and_the_same_command_goes_on() {
 
 #[test]
 fn a_folder_belongs_to_one_search_one_process_and_one_data_set() {
-    let grid = GRID.replace("epochs = 2", "epochs = 200");
+    let grid = GRID.replace("epochs = 2", "epochs = 3000");
     let lab = lab(&grid);
     let args = search("out", &["--no-refit"]);
     let mut child = begin(&lab, &args, &lab.path("out/trials.jsonl"), 1).expect("more than one trial");
@@ -277,7 +280,7 @@ fn a_folder_belongs_to_one_search_one_process_and_one_data_set() {
     let said = text(&second.stderr);
     assert!(second.status.code() == Some(1) && said.contains("another process is at work"), "{said}");
 
-    lab.fails(&search("out", &["--set", "epochs=3"]), &["holds another search", "epochs = 200", "epochs = 3"]);
+    lab.fails(&search("out", &["--set", "epochs=3"]), &["holds another search", "epochs = 3000", "epochs = 3"]);
     let lost: Vec<&str> = args.iter().map(|a| if *a == "tiny.npz" { "nowhere" } else { a }).collect();
     lab.fails(&lost, &["nowhere"]);
     lab.npz("other.npz", lab::replace("train_labels", lab::npy("|u1", &[24, 1], &[0, 1, 1, 0].repeat(6))));
