@@ -1,10 +1,12 @@
 //! The convolution kernels: which variants support which shapes.
 
-use super::kernels::conv_subgroup::Reads;
-pub use super::kernels::conv_subgroup::{Epilogue, Gate};
+use super::kernels::conv_parts::Reads;
+pub use super::kernels::conv_parts::{Epilogue, Gate};
 use super::kernels::conv_winograd::{Product, Sizes};
 pub use super::kernels::shapes::Conv2dShape;
-use super::kernels::{conv_direct, conv_grey, conv_regblock, conv_subgroup, conv_weight_grey, conv_weight_regblock};
+use super::kernels::{
+    conv_direct, conv_grey, conv_regblock, conv_subgroup, conv_weight_grey, conv_weight_regblock, conv_weight_subgroup,
+};
 use super::kernels::{conv_weight_winograd, conv_winograd, gemm_tiled};
 use super::lower::Lowering;
 use crate::ops::PLAIN;
@@ -84,7 +86,7 @@ fn try_lower(direction: Direction, variant: &str, s: &Conv2dShape, subgroup: Opt
         return match direction {
             FORWARD => conv_subgroup::forward(s, subgroup, reads, Epilogue::None),
             INPUT_GRAD => conv_subgroup::input_grad(s, subgroup, reads, Gate::None),
-            WEIGHT_GRAD => conv_subgroup::weight_grad(s, subgroup, reads, Gate::None),
+            WEIGHT_GRAD => conv_weight_subgroup::weight_grad(s, subgroup, reads, Gate::None),
         };
     }
     match (direction, variant) {
@@ -143,7 +145,7 @@ fn try_lower_block(block: Block, variant: &str, s: &Conv2dShape, subgroup: Optio
         return match block {
             Block::Forward(epilogue) => conv_subgroup::forward(s, subgroup, reads, epilogue),
             Block::InputGrad(gate) => conv_subgroup::input_grad(s, subgroup, reads, gate),
-            Block::WeightGrad(gate) => conv_subgroup::weight_grad(s, subgroup, reads, gate),
+            Block::WeightGrad(gate) => conv_weight_subgroup::weight_grad(s, subgroup, reads, gate),
         };
     }
     let ((m, product), sizes) = (winograd(variant, subgroup)?, Sizes::default());

@@ -1,6 +1,6 @@
 //! The matrix-product kernels: which variants support which sizes.
 
-use super::kernels::conv_subgroup::Reads;
+use super::kernels::conv_parts::Reads;
 use super::kernels::shapes::LinearShape;
 use super::kernels::{gemm_tiled, matmul_regblock, matmul_shared, matmul_subgroup};
 use super::lower::Lowering;

@@ -1,6 +1,6 @@
 //! Winograd weight gradient of a 3x3 convolution: `(x, dy) -> dw`.
 
-use super::conv_subgroup::Gate;
+use super::conv_parts::Gate;
 use super::conv_winograd::{Product, Sizes, Tiles, Transform, serves, tick};
 use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;

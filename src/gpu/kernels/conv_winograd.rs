@@ -1,6 +1,6 @@
 //! Winograd convolution F(m x m, 3 x 3): forward, and the input gradient by the same kernels.
 
-use super::conv_subgroup::{Epilogue, Gate};
+use super::conv_parts::{Epilogue, Gate};
 use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};

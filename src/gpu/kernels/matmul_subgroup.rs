@@ -1,7 +1,7 @@
 //! Matrix products whose subgroups share one operand, for the three directions of a linear layer, with split sums where the
 //! result is small.
 
-use super::conv_subgroup::Reads;
+use super::conv_parts::Reads;
 use super::grid::{grid, late, u};
 use super::matmul_regblock::{Product, finish};
 use super::shapes::LinearShape;

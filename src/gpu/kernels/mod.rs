@@ -3,10 +3,12 @@
 pub mod conv_direct;
 pub mod conv_grey;
 mod conv_pad;
+pub mod conv_parts;
 pub mod conv_regblock;
 pub mod conv_subgroup;
 pub mod conv_weight_grey;
 pub mod conv_weight_regblock;
+pub mod conv_weight_subgroup;
 pub mod conv_weight_winograd;
 pub mod conv_winograd;
 pub mod gemm_tiled;
