@@ -4,6 +4,7 @@ pub mod check;
 pub mod judge;
 pub mod ops;
 pub mod plan;
+pub mod training;
 
 use std::fmt;
 use std::sync::Arc;
@@ -358,7 +359,7 @@ impl Builder {
         if self.chance() {
             roots.push(packed);
         }
-        ops::optimizer(self, &whole, packed, roots)?;
+        training::optimizer(self, &whole, packed, roots)?;
         Ok(grads)
     }
 }
