@@ -1,8 +1,9 @@
-//! What the subgroup kernels of the convolution have in common: what is fused to them, where they read, how many numbers they hold.
+//! What kernels of the convolution have in common: weights laid out anew; and of the subgroup kernels what is fused to them, where they
+//! read, how many numbers they hold.
 
-use super::grid::{late, u};
+use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
-use crate::gpu::lower::{Arg, Const, Held, Texel, Texture};
+use crate::gpu::lower::{Arg, Const, Dispatch, Held, Texel, Texture};
 
 /// What follows the convolution in the same kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,4 +147,59 @@ pub(super) fn images(reads: Reads, [first, count]: [usize; 2], n: usize) -> Vec<
         Reads::Buffers => vec![("N", u(n))],
         Reads::Textures => vec![("FIRST", late(first)), ("IMAGES", late(count))],
     }
+}
+
+/// Whether gaps or strides are too wide for a tile's inputs.
+pub(super) fn is_wide(p: &Conv2dShape) -> bool {
+    p.dil_h * (p.k_h - 1) > 16 || p.dil_w * (p.k_w - 1) > 16 || p.stride_h > 4 || p.stride_w > 4
+}
+
+/// The sizes that both pages see. `out` is what the correlation gives, `tiled` how much of it tiles cover, `pad` what lies in front of the
+/// input.
+pub(super) fn sizes(p: &Conv2dShape, out: [usize; 2], tiled: [usize; 2], pad: [i64; 2]) -> Vec<(&'static str, Const)> {
+    vec![
+        ("C_IN", u(p.c_in)),
+        ("H_IN", u(p.h_in)),
+        ("W_IN", u(p.w_in)),
+        ("C_OUT", u(p.c_out)),
+        ("H_OUT", u(out[0])),
+        ("W_OUT", u(out[1])),
+        ("H_TILED", u(tiled[0])),
+        ("W_TILED", u(tiled[1])),
+        ("K_H", u(p.k_h)),
+        ("K_W", u(p.k_w)),
+        ("STRIDE_H", u(p.stride_h)),
+        ("STRIDE_W", u(p.stride_w)),
+        ("PAD_H", Const::I(pad[0] as i32)),
+        ("PAD_W", Const::I(pad[1] as i32)),
+        ("DIL_H", u(p.dil_h)),
+        ("DIL_W", u(p.dil_w)),
+    ]
+}
+
+/// Writes the weights, the node's input number `weights`, into scratch buffer 0: `block` output channels beside each other, and behind each
+/// block its part of the bias, or zeros, so that one page serves both directions. Beside it, how many numbers that are.
+pub(super) fn repack(
+    p: &Conv2dShape,
+    weights: usize,
+    block: usize,
+    [flip, bias]: [bool; 2],
+) -> Option<(Dispatch, usize)> {
+    let packed = p.c_out.next_multiple_of(block) * (p.c_in * p.k_h * p.k_w + 1);
+    let (groups, row) = grid(packed, 64)?;
+    let consts = vec![
+        ("C_IN", u(p.c_in)),
+        ("C_OUT", u(p.c_out)),
+        ("K_H", u(p.k_h)),
+        ("K_W", u(p.k_w)),
+        ("OB", u(block)),
+        ("FLIP", Const::B(flip)),
+        ("BIAS", Const::B(bias)),
+        ("ROW", u(row)),
+    ];
+    let mut args = vec![Arg::Input(weights), Arg::Scratch(0)];
+    if bias {
+        args.push(Arg::Input(2));
+    }
+    Some((Dispatch { shader: "conv2d_repack.wgsl", entry: "repack", consts, args, groups }, packed))
 }

@@ -2,6 +2,7 @@
 
 use super::SMALL_BLOCKS;
 use super::conv_pad::pad;
+use super::conv_parts::repack;
 use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Lowering};
@@ -94,30 +95,8 @@ fn lower(c: &Correlation, block: Option<Block>) -> Option<Lowering> {
     let w_vec = (w_blocks - 1) * b.pixels * p.stride_w / 4 + vecs;
     let planes = p.n * p.c_in;
     let blocks = p.c_out.div_ceil(b.channels);
-    // The bias, or zeros, lies behind the weights: so one kernel serves both directions.
-    let packed = blocks * (p.c_in * p.k_h * p.k_w + 1) * b.channels;
-    let (repack_groups, repack_row) = grid(packed, 64)?;
     let (groups, row) = grid(blocks * w_blocks * h_blocks * p.n, 8)?;
-    let mut weights = vec![Arg::Input(1), Arg::Scratch(0)];
-    if p.bias {
-        weights.push(Arg::Input(2));
-    }
-    let repack = Dispatch {
-        shader: "conv2d_repack.wgsl",
-        entry: "repack",
-        consts: vec![
-            ("C_IN", u(p.c_in)),
-            ("C_OUT", u(p.c_out)),
-            ("K_H", u(p.k_h)),
-            ("K_W", u(p.k_w)),
-            ("OB", u(b.channels)),
-            ("FLIP", Const::B(c.flip)),
-            ("BIAS", Const::B(p.bias)),
-            ("ROW", u(repack_row)),
-        ],
-        args: weights,
-        groups: repack_groups,
-    };
+    let (repack, packed) = repack(p, 1, b.channels, [c.flip, p.bias])?;
     let pad = pad(p, [c.pad_h, c.pad_w], [h_pad, w_vec], 1)?;
     let forward = Dispatch {
         shader: "conv2d_regblock.wgsl",

@@ -1,6 +1,8 @@
 //! Convolution by subgroups: forward and input gradient, which are one correlation.
 
-use super::conv_parts::{Epilogue, Gate, Reads, channels, gated_input, images, most_sums, textures_fit};
+use super::conv_parts::{
+    Epilogue, Gate, Reads, channels, gated_input, images, is_wide, most_sums, repack, sizes, textures_fit,
+};
 use super::grid::{grid, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Held, Lowering, MAX_TURNS, Texel};
@@ -159,8 +161,7 @@ fn choose(c: &Correlation, h: usize, w: usize, ob: usize, lanes: usize) -> Optio
 fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
     let p = &c.shape;
     let empty = [p.n, p.c_in, p.c_out, c.h_out, c.w_out, p.h_in, p.w_in].contains(&0);
-    let wide = p.dil_h * (p.k_h - 1) > 16 || p.dil_w * (p.k_w - 1) > 16 || p.stride_h > 4 || p.stride_w > 4;
-    if p.groups != 1 || p.k_h * p.k_w > MOST_TAPS || wide || empty || p.c_in > MAX_TURNS {
+    if p.groups != 1 || p.k_h * p.k_w > MOST_TAPS || is_wide(p) || empty || p.c_in > MAX_TURNS {
         return None;
     }
     let pooled = matches!(c.epilogue, Epilogue::Pool { .. });
@@ -172,44 +173,12 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
     let tile = choose(c, h, w, ob, lanes)?;
     let blocks = p.c_out.div_ceil(ob).next_multiple_of(lanes);
     // The page puts room for a bias behind the weights, which here is read where it lies.
-    let packed = blocks * ob * (p.c_in * p.k_h * p.k_w + 1);
-    let (repack_groups, repack_row) = grid(packed, 64)?;
+    let (repack, packed) = repack(p, c.weights, ob * lanes, [c.flip, false])?;
     let (width, per_store) = if pooled { (c.w_out / 2, 8) } else { (c.w_out, 4) };
     let y_vec = width.is_multiple_of(4) && tile.pixels.is_multiple_of(per_store);
     let codes = c.epilogue == Epilogue::Pool { codes: true };
-    let repack = Dispatch {
-        shader: "conv2d_repack.wgsl",
-        entry: "repack",
-        consts: vec![
-            ("C_IN", u(p.c_in)),
-            ("C_OUT", u(p.c_out)),
-            ("K_H", u(p.k_h)),
-            ("K_W", u(p.k_w)),
-            ("OB", u(ob * lanes)),
-            ("FLIP", Const::B(c.flip)),
-            ("BIAS", Const::B(false)),
-            ("ROW", u(repack_row)),
-        ],
-        args: vec![Arg::Input(c.weights), Arg::Scratch(0)],
-        groups: repack_groups,
-    };
-    let consts = vec![
-        ("C_IN", u(p.c_in)),
-        ("H_IN", u(p.h_in)),
-        ("W_IN", u(p.w_in)),
-        ("C_OUT", u(p.c_out)),
-        ("H_OUT", u(c.h_out)),
-        ("W_OUT", u(c.w_out)),
-        ("H_TILED", u(h)),
-        ("W_TILED", u(w)),
-        ("K_H", u(p.k_h)),
-        ("K_W", u(p.k_w)),
-        ("STRIDE_H", u(p.stride_h)),
-        ("STRIDE_W", u(p.stride_w)),
-        ("PAD_H", Const::I(c.pad_h as i32)),
-        ("PAD_W", Const::I(c.pad_w as i32)),
-        ("DIL_H", u(p.dil_h)),
-        ("DIL_W", u(p.dil_w)),
+    let mut consts = sizes(p, [c.h_out, c.w_out], [h, w], [c.pad_h, c.pad_w]);
+    consts.extend([
         ("BIAS", Const::B(p.bias)),
         ("EPILOGUE", u(c.epilogue.number())),
         ("CODES", Const::B(codes)),
@@ -222,7 +191,7 @@ fn lower(c: &Correlation, lanes: usize) -> Option<Lowering> {
         ("X_VEC", Const::B(tile.vec)),
         ("LEAD", u(tile.lead)),
         ("Y_VEC", Const::B(y_vec)),
-    ];
+    ]);
     let weights = match ob {
         1 => Texel::F1,
         2 => Texel::F2,

@@ -1,6 +1,6 @@
 //! Weight gradient of the convolution by subgroups.
 
-use super::conv_parts::{Gate, Reads, channels, gated_input, images, most_sums, textures_fit};
+use super::conv_parts::{Gate, Reads, channels, gated_input, images, is_wide, most_sums, sizes, textures_fit};
 use super::grid::{grid, late, u};
 use super::shapes::Conv2dShape;
 use crate::gpu::lower::{Arg, Const, Dispatch, Held, Lowering, MAX_TURNS, Texel};
@@ -23,8 +23,7 @@ pub fn weight_grad(p: &Conv2dShape, lanes: Option<u32>, reads: Reads, gate: Gate
     let pooled = gate == Gate::Pool;
     let tiled = |size: usize| if pooled { size / 2 * 2 } else { size };
     let (h, w) = (tiled(p.h_out()), tiled(p.w_out()));
-    let wide = p.dil_h * (p.k_h - 1) > 16 || p.dil_w * (p.k_w - 1) > 16 || p.stride_h > 4 || p.stride_w > 4;
-    if p.groups != 1 || p.k_w > 11 || wide || [h * w, p.x_len(), p.w_len()].contains(&0) {
+    if p.groups != 1 || p.k_w > 11 || is_wide(p) || [h * w, p.x_len(), p.w_len()].contains(&0) {
         return None;
     }
     let ob = channels(p.c_out, lanes);
@@ -43,23 +42,8 @@ pub fn weight_grad(p: &Conv2dShape, lanes: Option<u32>, reads: Reads, gate: Gate
     let turns = (items * w.div_ceil(patch.pixels)).div_ceil(MAX_TURNS / 2);
     let splits = least.div_ceil(tiles).max(turns).min(items);
     let (groups, row) = grid(tiles * splits, 1)?;
-    let consts = vec![
-        ("C_IN", u(p.c_in)),
-        ("H_IN", u(p.h_in)),
-        ("W_IN", u(p.w_in)),
-        ("C_OUT", u(p.c_out)),
-        ("H_OUT", u(p.h_out())),
-        ("W_OUT", u(p.w_out())),
-        ("H_TILED", u(h)),
-        ("W_TILED", u(w)),
-        ("K_H", u(p.k_h)),
-        ("K_W", u(p.k_w)),
-        ("STRIDE_H", u(p.stride_h)),
-        ("STRIDE_W", u(p.stride_w)),
-        ("PAD_H", Const::I(p.pad_h as i32)),
-        ("PAD_W", Const::I(p.pad_w as i32)),
-        ("DIL_H", u(p.dil_h)),
-        ("DIL_W", u(p.dil_w)),
+    let mut consts = sizes(p, [p.h_out(), p.w_out()], [h, w], [p.pad_h as i64, p.pad_w as i64]);
+    consts.extend([
         ("GATE", u(gate.number())),
         ("TEXTURES", Const::B(reads == Reads::Textures)),
         ("LANES", u(lanes)),
@@ -73,7 +57,7 @@ pub fn weight_grad(p: &Conv2dShape, lanes: Option<u32>, reads: Reads, gate: Gate
         ("LEAD", u(patch.lead)),
         ("SPLITS", u(splits)),
         ("ROW", u(row)),
-    ];
+    ]);
     let texel = |vec: bool| if vec { Texel::F4 } else { Texel::F1 };
     let mut dispatches = Vec::new();
     for (i, &part) in parts.iter().enumerate() {
